@@ -1,0 +1,102 @@
+"""Swin (Liu et al. 2021) over timm's modules and parameters, computed as the segmentation papers' code has it.
+
+timm builds the network and holds its weights, but its own forward shrinks windows on small maps, drops shifts there,
+and rolls a map before padding it. Here, at every size: windows keep their size, every odd block shifts, and the map is
+padded with zeros first and rolled then. Padded tokens are attended to.
+
+Shape letters: B images, H × W a stage's map, C its channels, M heads, w the window's side, T = w² tokens of a window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
+from torch import Tensor
+
+
+def create_swin(name: str, options: Mapping[str, Any], drop_path_rate: float, pretrained: bool) -> SwinTransformer:
+    """timm's Swin without classifier and final norm, ready for `swin_maps`."""
+    swin = timm.create_model(
+        name, pretrained, num_classes=0, drop_path_rate=drop_path_rate, always_partition=True, strict_img_size=False,
+        **options,
+    )  # fmt: skip
+    swin.norm = torch.nn.Identity()
+    for stage in swin.layers:
+        for block in stage.blocks:
+            block.attn_mask = None  # made for one image size; ours is made for the map at hand
+    return swin
+
+
+def swin_maps(swin: SwinTransformer, pixel_values: Tensor) -> list[Tensor]:
+    """pixel_values (B, 3, H, W) → the map after each stage, (B, H/4, W/4, C) … (B, H/32, W/32, 8C), rounded up."""
+    height, width = pixel_values.shape[-2:]
+    patch_h, patch_w = swin.patch_embed.patch_size
+    x = swin.patch_embed(F.pad(pixel_values, (0, -width % patch_w, 0, -height % patch_h)))  # (B, H/4, W/4, C)
+    maps = []
+    for stage in swin.layers:
+        x = stage.downsample(x)
+        for block in stage.blocks:
+            x = x + block.drop_path1(shifted_window_attention(block, block.norm1(x)))
+            x = x + block.drop_path2(block.mlp(block.norm2(x)))
+        maps.append(x)
+    return maps
+
+
+def shifted_window_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
+    """Self-attention inside windows, shifted by half a window in odd blocks (§3.2): (B, H, W, C) → (B, H, W, C)."""
+    B, H, W, C = x.shape
+    side, shift = block.window_size[0], block.shift_size[0]
+    x = F.pad(x, (0, 0, 0, -W % side, 0, -H % side))
+    rows, columns = x.shape[1] // side, x.shape[2] // side
+    if shift:
+        x = torch.roll(x, (-shift, -shift), dims=(1, 2))
+    x = x.view(B, rows, side, columns, side, C).transpose(2, 3).reshape(-1, side * side, C)  # (B · windows, T, C)
+    x = window_attention(block.attn, x, shift_mask(rows, columns, side, shift, x) if shift else None)
+    x = x.view(B, rows, columns, side, side, C).transpose(2, 3).reshape(B, rows * side, columns * side, C)
+    if shift:
+        x = torch.roll(x, (shift, shift), dims=(1, 2))
+    return x[:, :H, :W]
+
+
+def window_attention(attention: WindowAttention, x: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention with relative position bias (eq. 4) inside each window: x (B · windows, T, C) → the same shape.
+
+    mask: (windows, 1, T, T), added to the logits.
+    """
+    q, k, v = (
+        attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    )  # (B·windows, M, T, C/M)
+    tokens = x.shape[1]
+    bias = attention.relative_position_bias_table[attention.relative_position_index.flatten()]
+    bias = bias.view(1, tokens, tokens, -1).permute(0, 3, 1, 2)  # (1, M, T, T)
+    if mask is not None:
+        bias = (bias + mask).repeat(len(x) // len(mask), 1, 1, 1)  # (B · windows, M, T, T)
+    x = F.scaled_dot_product_attention(q, k, v, bias)
+    return attention.proj(x.transpose(1, 2).flatten(2))
+
+
+def shift_mask(rows: int, columns: int, side: int, shift: int, like: Tensor) -> Tensor:
+    """(windows, 1, T, T): −100 between tokens that only the cyclic shift has brought into one window, else 0.
+
+    After the roll, the last window of a row (of a column) holds two regions that are no neighbours in the map.
+    """
+
+    def regions(windows: int) -> Tensor:  # (windows, side): which of the two regions a line of pixels belongs to
+        line = torch.arange(windows * side, device=like.device)
+        return (line >= windows * side - shift).view(windows, side)
+
+    row, column = regions(rows), regions(columns)
+    region = (row[:, None, :, None] * 2 + column[None, :, None, :]).view(rows * columns, side * side)  # (windows, T)
+    apart = region[:, None, :, None] != region[:, None, None, :]
+    return torch.zeros((), dtype=like.dtype, device=like.device).masked_fill(apart, -100.0)
+
+
+def window_side(relative_position_bias_table: Tensor) -> int:
+    """The window's side w, from the (2w − 1)² rows of a relative position bias table."""
+    return (math.isqrt(len(relative_position_bias_table)) + 1) // 2

@@ -1,0 +1,49 @@
+from pathlib import Path
+
+from setuptools import setup
+
+EXTRAS = {
+    "train": ["tokenizers>=0.20", "tensorboard>=2.14"],
+    "eval": ["hotcoco>=1.3", "pycocotools>=2.0.8"],
+    "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
+    "demo": ["gradio>=5"],
+}
+EXTRAS["test"] = sorted({*EXTRAS["train"], *EXTRAS["eval"], "pytest>=8", "ruff>=0.9", "transformers>=5.0"})
+
+setup(
+    name="mask2former-oneformer",
+    version="0.1.0",
+    description="Mask2Former and OneFormer in plain PyTorch: small, exact, fast, and able to load every published checkpoint",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[
+        "mask2former",
+        "mask2former.data",
+        "mask2former.evaluation",
+        "mask2former.inference",
+        "mask2former.modeling",
+        "mask2former.training",
+        "oneformer",
+        "weights",
+    ],
+    package_data={"mask2former.data": ["*.json"], "weights": ["*.json"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "timm>=1.0.15",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "safetensors>=0.4.5",
+        "huggingface_hub>=0.27",
+        "pillow>=10",
+    ],
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": [
+            "mask2former=mask2former.cli:main",
+            "oneformer=oneformer.__main__:main",
+        ]
+    },
+)
