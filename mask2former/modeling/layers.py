@@ -54,7 +54,7 @@ class FeedForward(nn.Module):
             nn.init.xavier_uniform_(linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x))))
+        return self.linear2(self.dropout(F.relu(self.linear1(x), inplace=True)))
 
 
 class MLP(nn.Module):
@@ -67,7 +67,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = F.relu(layer(x), inplace=True)
         return self.layers[-1](x)
 
 

@@ -48,7 +48,7 @@ class PixelDecoder(nn.Module):
             nn.Conv2d(in_channels[0], hidden_dim, 1, bias=False), nn.GroupNorm(groups, hidden_dim)
         )
         self.output = nn.Sequential(
-            nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, bias=False), nn.GroupNorm(groups, hidden_dim), nn.ReLU()
+            nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, bias=False), nn.GroupNorm(groups, hidden_dim), nn.ReLU(inplace=True)
         )
         self.mask_projection = nn.Conv2d(hidden_dim, mask_dim, 1)
         for projection in self.input_projections:

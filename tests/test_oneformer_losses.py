@@ -1,0 +1,162 @@
+"""OneFormer's criterion and targets against the authors' code, transformers, and across processes."""
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from mask2former.structures import ClassInfo, Targets
+from mask2former.training.losses import Criterion
+from oneformer.losses import OneFormerCriterion, contrastive_loss
+from oneformer.targets import TaskDataset, task_targets, task_texts
+from tests.conftest import needs_shared
+from tests.test_losses import CASES, Reference, random_outputs, random_targets
+
+
+@needs_shared
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradients_equal_the_authors(case):
+    reference = Reference("losses_oneformer", case)
+    arrays = reference.arrays
+    reference.outputs.contrastive_logits = arrays["contrastive_logits"].requires_grad_()
+    reference.outputs.text_features = arrays["texts"].requires_grad_()
+    criterion = OneFormerCriterion(Criterion(7, num_points=96))
+    torch.testing.assert_close(criterion.logit_scale.detach(), arrays["logit_scale"])
+    terms, total = criterion(reference.outputs, reference.targets, points=reference.points)
+    assert len(terms) == 10
+    for name, value in arrays.items():
+        if name.startswith("loss/"):
+            kind, *layer = name.removeprefix("loss/loss_").split("_")
+            term = "_".join(["class" if kind == "ce" else kind, *layer])
+            torch.testing.assert_close(terms[term], value, rtol=2e-6, atol=1e-7)
+    torch.testing.assert_close(total, arrays["total_weighted"], rtol=2e-6, atol=0)
+    total.backward()
+    torch.testing.assert_close(criterion.logit_scale.grad, arrays["grad_logit_scale"], rtol=1e-5, atol=1e-7)
+    for name, leaf in (
+        ("contrastive_logits", reference.outputs.contrastive_logits),
+        ("texts", reference.outputs.text_features),
+        ("aux_1_pred_masks", reference.masks[1]),
+        ("pred_logits", reference.logits[2]),
+    ):
+        torch.testing.assert_close(leaf.grad, arrays[f"grad_{name}"], rtol=1e-4, atol=1e-7)
+
+
+def test_contrastive_loss_and_gradients_equal_transformers_in_float64(monkeypatch):
+    modeling = pytest.importorskip("transformers.models.oneformer.modeling_oneformer")
+    theirs = modeling.OneFormerLoss(5, None, {}, 0.1, 8, 3.0, 0.75, contrastive_temperature=0.07).double()
+    queries, texts = (torch.randn(4, 6, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    scale = theirs.logit_scale
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)  # it casts the queries to float32
+        expected = theirs.loss_contrastive(queries, texts)["loss_contrastive"]
+    ours = contrastive_loss(queries, texts, scale)
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
+    expected = torch.autograd.grad(expected, (queries, texts, scale))
+    for mine, reference in zip(torch.autograd.grad(ours, (queries, texts, scale)), expected, strict=True):
+        assert (mine - reference).abs().max() <= 1e-9 * reference.abs().max()
+
+
+def test_the_logit_scale_is_bounded():
+    queries, texts = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    assert contrastive_loss(queries, texts, torch.tensor(9.0)) == contrastive_loss(queries, texts, torch.tensor(7.0))
+    assert contrastive_loss(queries, texts, torch.tensor(9.0)) != contrastive_loss(queries, texts, torch.tensor(2.0))
+
+
+def one_process(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    everything = [torch.randn(4, 3, 5, dtype=torch.float64) for _ in range(2)]
+    mine = [x[2 * rank : 2 * rank + 2].clone().requires_grad_() for x in everything]
+    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    loss = contrastive_loss(*mine, scale)
+    loss.backward()
+    torch.save((loss.detach(), [x.grad for x in mine], scale.grad), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_contrast_with_each_others_images(tmp_path):
+    """The mean over two processes is the loss of the joint batch, and so are the gradients."""
+    multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)
+    torch.manual_seed(0)
+    everything = [torch.randn(4, 3, 5, dtype=torch.float64).requires_grad_() for _ in range(2)]
+    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    joint = contrastive_loss(*everything, scale)
+    joint.backward()
+    (loss0, grads0, scale0), (loss1, grads1, scale1) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    torch.testing.assert_close((loss0 + loss1) / 2, joint.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close((scale0 + scale1) / 2, scale.grad, rtol=1e-10, atol=0)
+    for first, second, x in zip(grads0, grads1, everything, strict=True):
+        torch.testing.assert_close(torch.cat([first, second]) / 2, x.grad, rtol=1e-10, atol=1e-14)
+
+
+def test_outputs_without_texts_are_refused():
+    with pytest.raises(ValueError, match="text_branch=True"):
+        OneFormerCriterion(Criterion(5, num_points=30))(random_outputs(), random_targets(1, 2))
+
+
+CLASSES = [ClassInfo("cat"), ClassInfo("sky", is_thing=False), ClassInfo("dog"), ClassInfo("grass", is_thing=False)]
+IS_THING = torch.tensor([c.is_thing for c in CLASSES])
+
+
+def panoptic_targets():
+    masks = torch.zeros(5, 4, 5, dtype=torch.bool)
+    for segment in range(5):
+        masks[segment, :, segment] = True
+    return Targets(torch.tensor([2, 1, 2, 3, 0]), masks)
+
+
+def test_one_annotation_gives_the_targets_of_each_task():
+    targets = panoptic_targets()
+    assert task_targets(targets, IS_THING, "panoptic") is targets
+    things = task_targets(targets, IS_THING, "instance")
+    assert things.labels.tolist() == [2, 2, 0] and torch.equal(things.masks, targets.masks[[0, 2, 4]])
+    classes = task_targets(targets, IS_THING, "semantic")
+    assert classes.labels.tolist() == [0, 1, 2, 3]
+    assert torch.equal(classes.masks[2], targets.masks[0] | targets.masks[2])
+    assert torch.equal(targets.masks.sum(0), torch.ones(4, 5))  # the annotation itself is untouched
+    nothing = task_targets(Targets(targets.labels[:0], targets.masks[:0]), IS_THING, "semantic")
+    assert nothing.masks.shape == (0, 4, 5)
+    with pytest.raises(ValueError, match="task 'things': expected one of"):
+        task_targets(targets, IS_THING, "things")
+
+
+def test_texts_follow_the_order_of_classes_and_are_filled_up():
+    names, labels = [c.name for c in CLASSES], panoptic_targets().labels
+    assert task_texts(labels, names, "panoptic", 7) == [
+        "a photo with a cat",
+        "a photo with a sky",
+        "a photo with a dog",
+        "a photo with a dog",
+        "a photo with a grass",
+        "a panoptic photo",
+        "a panoptic photo",
+    ]
+    assert task_texts(labels[:0], names, "instance", 2) == ["an instance photo"] * 2
+    assert task_texts(labels[:0], names, "semantic", 1) == ["a semantic photo"]
+    assert task_texts(labels, names, "panoptic", 2) == ["a photo with a cat", "a photo with a sky"]
+
+
+def test_tasks_are_drawn_uniformly_or_fixed():
+    class OnePicture(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return torch.zeros(3, 4, 5), panoptic_targets()
+
+    def tokenize(texts):
+        return torch.tensor([[len(text)] * 77 for text in texts])
+
+    dataset = TaskDataset(OnePicture(), CLASSES, tokenize, 6)
+    drawn = [dataset[0] for _ in range(300)]
+    assert all(texts.shape == (6, 77) for *_, texts in drawn)
+    assert {(task, len(targets.labels)) for _, targets, task, _ in drawn} == {
+        ("panoptic", 5),
+        ("instance", 3),
+        ("semantic", 4),
+    }
+    assert all(70 < sum(task == name for _, _, task, _ in drawn) < 130 for name in ("panoptic", "instance", "semantic"))
+    only = TaskDataset(OnePicture(), CLASSES, tokenize, 6, tasks=("semantic",))
+    assert {only[0][2] for _ in range(10)} == {"semantic"}
+    with pytest.raises(ValueError, match="task 'detection'"):
+        TaskDataset(OnePicture(), CLASSES, tokenize, 6, tasks=("detection",))
