@@ -14,8 +14,8 @@ SHAPES = [(3, 4), (6, 7), (12, 13)]
 def sampling_inputs(shapes, batch=2, queries=11, heads=4, points=4, channels=8, spread=1.3, dtype=torch.float64):
     value = torch.randn(batch, sum(h * w for h, w in shapes), heads, channels, dtype=dtype)
     sizes = torch.tensor([(w, h) for h, w in shapes], dtype=dtype)
-    locations = (torch.rand(batch, queries, heads, len(shapes), points, 2, dtype=dtype) - 0.5) * spread + 0.5
-    locations = locations * sizes[:, None] - 0.5
+    locations = (torch.rand(batch, queries, 2, heads, len(shapes), points, dtype=dtype) - 0.5) * spread + 0.5
+    locations = locations * sizes.T[:, None, :, None] - 0.5
     weights = torch.rand(batch, queries, heads, len(shapes), points, dtype=dtype)
     return value, shapes, locations, weights
 
@@ -28,7 +28,7 @@ def sample_with_grid_sample(value, shapes, locations, weights):
         h, w = shapes[i]
         image = level.permute(0, 2, 3, 1).reshape(B * M, D, h, w)
         size = torch.tensor([w, h], dtype=value.dtype)
-        grid = (locations[:, :, :, i] + 0.5) / size * 2 - 1
+        grid = (locations[:, :, :, :, i].movedim(2, -1) + 0.5) / size * 2 - 1
         grid = grid.transpose(1, 2).flatten(0, 1)  # (B·M, N, P, 2)
         read = F.grid_sample(image, grid, padding_mode="zeros", align_corners=False)  # (B·M, D, N, P)
         weight = weights[:, :, :, i].transpose(1, 2).flatten(0, 1)[:, None]  # (B·M, 1, N, P)
@@ -51,7 +51,7 @@ def test_gradients_equal_grid_sample_also_at_whole_pixels():
     powers_of_two = [(4, 8), (8, 16), (16, 16)]  # there grid_sample's own normalisation loses no bit
     value, shapes, locations, weights = sampling_inputs(powers_of_two, spread=1.2)
     locations[:, ::2] = locations[:, ::2].round()
-    edge = (locations == -1) | (locations == torch.tensor([(w, h) for h, w in shapes])[:, None])
+    edge = (locations == -1) | (locations == torch.tensor(shapes).T.flip(0)[:, None, :, None])
     locations = torch.where(edge, 0.25, locations)  # at the very edge of the frame neither derivative is defined
     leaves = [t.requires_grad_() for t in (value, locations, weights)]
     seed = torch.randn(2, 11, 32, dtype=torch.float64)
@@ -97,5 +97,6 @@ def test_module_equals_the_original():
     shapes = [tuple(s) for s in stored["spatial_shapes"].tolist()]
     sizes = torch.tensor([(w, h) for h, w in shapes], dtype=torch.float64)
     centres = stored["reference_points"] * sizes - 0.5  # the original's are shares of the map's width and height
+    centres = centres.transpose(2, 3)[:, :, :, None, :, None]
     out = module(stored["query"], centres, stored["input_flatten"], shapes)
     assert (out - stored["out"]).abs().max() <= 1e-9 * stored["out"].abs().max()

@@ -48,15 +48,20 @@ class MultiScaleDeformableAttention(nn.Module):
     ) -> Tensor:
         """query (B, N, C), memory (B, S, C): the levels one after another, row by row → (B, N, C).
 
-        reference_points (1 or B, N, L, 2): where each query stands on each level, (x, y) in pixels of that level,
-        the centre of the first pixel being 0. Offsets are in pixels too. shapes: (H_l, W_l) of each level.
+        reference_points: where each query stands on each level, broadcastable to (B, N, 2, M, L, P); x, then y, in
+        pixels of that level, the centre of the first pixel being 0. Offsets are in pixels too.
+        shapes: (H_l, W_l) of each level.
         """
-        heads, points = (self.num_heads, -1), (self.num_levels, self.num_points)
-        value = self.value_projection(memory).unflatten(-1, heads)  # (B, S, M, D)
-        offsets = self.sampling_offsets(query).unflatten(-1, (self.num_heads, *points, 2))  # (B, N, M, L, P, 2)
-        weights = self.attention_weights(query).unflatten(-1, heads).softmax(-1)  # over L · P together
-        locations = reference_points[:, :, None, :, None] + offsets  # (B, N, M, L, P, 2)
-        sampled = multi_scale_deformable_sampling(value, shapes, locations, weights.unflatten(-1, points))
+        points = (self.num_heads, self.num_levels, self.num_points)
+        value = self.value_projection(memory).unflatten(-1, (self.num_heads, -1))  # (B, S, M, D)
+        # The checkpoint's rows are (M, L, P, x or y). With all x first, every later pass runs over contiguous memory.
+        weight, bias = (
+            p.unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1) for p in self.sampling_offsets.parameters()
+        )
+        offsets = F.linear(query, weight, bias).unflatten(-1, (2, *points))  # (B, N, 2, M, L, P)
+        weights = self.attention_weights(query).unflatten(-1, (self.num_heads, -1)).softmax(-1)  # over L · P together
+        weights = weights.unflatten(-1, points[1:])  # (B, N, M, L, P)
+        sampled = multi_scale_deformable_sampling(value, shapes, reference_points + offsets, weights)
         return self.output_projection(sampled)
 
 
@@ -65,47 +70,48 @@ def multi_scale_deformable_sampling(
 ) -> Tensor:
     """Σ over levels and points of weight × value, read bilinearly at the location; zero outside the map.
 
-    value (B, S, M, D); shapes L × (H, W) with Σ H · W = S; locations (B, N, M, L, P, 2) as (x, y) in pixels of the
+    value (B, S, M, D); shapes L × (H, W) with Σ H · W = S; locations (B, N, 2, M, L, P): x, then y, in pixels of the
     level, pixel centres at whole numbers; weights (B, N, M, L, P) → (B, N, M · D). Differentiable in all tensors.
 
     A bilinear reading is a weighted sum of four pixels, so a head's whole result is a weighted sum of 4 · L · P rows
     of the value table, which `embedding_bag` gathers and adds up in one pass without storing the gathered rows.
     A frame of zeros around each level makes every clamped location a valid one, so nothing needs masking.
     """
-    B, N, M, L, P, _ = locations.shape
+    B, N, _, M, L, P = locations.shape
     table, starts = _framed_table(value, shapes)
-    row_lengths = [width + 2 for _, width in shapes]
     dtype = torch.promote_types(locations.dtype, torch.float32)  # bfloat16 could not tell neighbouring pixels apart
 
-    def per_level(values: list, dtype: torch.dtype) -> Tensor:
-        return torch.stack([torch.full((), v, dtype=dtype, device=value.device) for v in values]).view(L, 1)
+    def per_level(numbers: list[int], dtype: torch.dtype) -> Tensor:
+        """(M, L · P): a level's number at each of its points, as flat as the points are, for one pass each below."""
+        column = torch.stack([torch.full((), n, dtype=dtype, device=value.device) for n in numbers])
+        return column[:, None].expand(M, L, P).flatten(1)
 
-    x, y = locations.to(dtype).unbind(-1)  # (B, N, M, L, P)
-    x = torch.clamp(x, torch.full_like(x[0, 0, 0, 0, 0], -1), per_level([w for _, w in shapes], dtype))
-    y = torch.clamp(y, torch.full_like(y[0, 0, 0, 0, 0], -1), per_level([h for h, _ in shapes], dtype))
-    left, top = x.detach().floor(), y.detach().floor()
-    right_share, bottom_share = x - left, y - top
+    largest = torch.stack((per_level([w for _, w in shapes], dtype), per_level([h for h, _ in shapes], dtype)))
+    xy = locations.to(dtype).flatten(3)  # (B, N, 2, M · L · P)
+    xy = torch.clamp(xy, torch.full_like(largest, -1).flatten(1), largest.flatten(1))
+    corner = xy.detach().floor()
+    right_share, bottom_share = (xy - corner).unbind(2)  # (B, N, M · L · P)
 
-    # Rows of the table are (image, position, head); one step right is M rows, one step down a framed row's M · (W + 2).
-    step_down = per_level([M * length for length in row_lengths], torch.int32)
-    first = per_level(
-        [M * (start + length + 1) for start, length in zip(starts, row_lengths, strict=True)], torch.int32
-    )
-    image_first = torch.arange(B, dtype=torch.int32, device=value.device) * (table.shape[1] * M)
-    head = torch.arange(M, dtype=torch.int32, device=value.device)
-    origin = image_first.view(B, 1, 1, 1, 1) + head.view(M, 1, 1) + first
-    index = left.int() * M + top.int() * step_down + origin
+    # Rows of the table are (image, position, head): one step right is M rows, one step down M · (W + 2).
+    left, top = corner.int().unbind(2)
+    step_down = per_level([M * (w + 2) for _, w in shapes], torch.int32)
+    origin = per_level([M * (s + w + 3) for s, (_, w) in zip(starts, shapes, strict=True)], torch.int32)
+    origin = (origin + torch.arange(M, dtype=torch.int32, device=value.device)[:, None]).flatten()
+    image = torch.arange(B, dtype=torch.int32, device=value.device)[:, None, None] * (table.shape[1] * M)
+    index = torch.add(torch.addcmul(origin + image, top, step_down.flatten()), left, alpha=M)  # (B, N, M · L · P)
+    step_down = step_down[0]
     corners = torch.stack((torch.zeros_like(step_down), torch.full_like(step_down, M), step_down, step_down + M))
-    index = index[:, :, :, None] + corners  # (B, N, M, 4, L, P)
+    index = index.view(-1, 1, L * P) + corners  # (B · N · M, 4, L · P)
 
+    weights = weights.flatten(2)
     bottom = weights * bottom_share
     top = weights - bottom
     bottom_right, top_right = bottom * right_share, top * right_share
-    shares = torch.stack((top - top_right, top_right, bottom - bottom_right, bottom_right), dim=3)
+    shares = (top - top_right, top_right, bottom - bottom_right, bottom_right)
+    shares = torch.stack([share.view(-1, L * P) for share in shares], dim=1)  # (B · N · M, 4, L · P)
 
-    bags = (B * N * M, 4 * L * P)
     sampled = F.embedding_bag(
-        index.view(bags), table.flatten(0, 2), mode="sum", per_sample_weights=shares.view(bags).to(table.dtype)
+        index.flatten(1), table.flatten(0, 2), mode="sum", per_sample_weights=shares.flatten(1).to(table.dtype)
     )
     return sampled.view(B, N, -1)  # (B, N, M · D)
 

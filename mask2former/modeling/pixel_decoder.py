@@ -35,6 +35,7 @@ class PixelDecoder(nn.Module):
         super().__init__()
         if len(in_channels) != 1 + NUM_LEVELS:
             raise ValueError(f"in_channels={tuple(in_channels)}: expected those of four maps, strides 4, 8, 16, 32")
+        self.num_heads, self.num_points = num_heads, num_points
         groups = group_count(hidden_dim)
         self.input_projections = nn.ModuleList(  # coarsest first
             nn.Sequential(nn.Conv2d(channels, hidden_dim, 1), nn.GroupNorm(groups, hidden_dim))
@@ -48,7 +49,9 @@ class PixelDecoder(nn.Module):
             nn.Conv2d(in_channels[0], hidden_dim, 1, bias=False), nn.GroupNorm(groups, hidden_dim)
         )
         self.output = nn.Sequential(
-            nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, bias=False), nn.GroupNorm(groups, hidden_dim), nn.ReLU(inplace=True)
+            nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, bias=False),
+            nn.GroupNorm(groups, hidden_dim),
+            nn.ReLU(inplace=True),
         )
         self.mask_projection = nn.Conv2d(hidden_dim, mask_dim, 1)
         for projection in self.input_projections:
@@ -73,7 +76,9 @@ class PixelDecoder(nn.Module):
                 for (height, width), embedding in zip(shapes, self.level_embedding, strict=True)
             ]
         )  # (S, C)
-        reference_points = token_centres(shapes, like=tokens)
+        reference_points = token_centres(shapes, like=tokens)[:, :, :, None, :, None]
+        # The same for every head and point, but laid out in full once, so that each layer adds its offsets in one pass.
+        reference_points = reference_points.expand(-1, -1, -1, self.num_heads, -1, self.num_points).contiguous()
         for layer in self.encoder:
             tokens = layer(tokens, positions, reference_points, shapes)
 
@@ -98,36 +103,29 @@ class DeformableEncoderLayer(nn.Module):
     def forward(
         self, tokens: Tensor, positions: Tensor, reference_points: Tensor, shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """tokens (B, S, C); positions (S, C), added to the queries only; → (B, S, C)."""
+        """tokens (B, S, C); positions (S, C), for the queries only; reference_points (1, S, 2, M, L, P) → (B, S, C)."""
         attended = self.attention(tokens + positions, reference_points, tokens, shapes)
         tokens = self.attention_norm(tokens + attended)
         return self.feedforward_norm(tokens + self.feedforward(tokens))
 
 
 def token_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """Where the centre of every token lies on every level: (1, S, L, 2), (x, y) in pixels of that level.
+    """Where the centre of every token lies on every level: (1, S, 2, L), x and y in pixels of that level.
 
     Pixel i's centre is at i, so a token in column j of W_m stands at (j + ½) · W_l / W_m − ½ on level l.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
 
-    def centres(length: int, target: int) -> Tensor:
-        return (torch.arange(length, device=like.device, dtype=dtype) + 0.5) * (target / length) - 0.5
+    def centres(length: int, targets: list[int]) -> Tensor:  # (length, L)
+        steps = torch.arange(length, device=like.device, dtype=dtype) + 0.5
+        return torch.stack([steps * (target / length) - 0.5 for target in targets], dim=1)
 
-    per_level = []
+    tokens = []
     for height, width in shapes:
-        on_levels = [
-            torch.stack(
-                (
-                    centres(width, target_width).expand(height, -1),
-                    centres(height, target_height)[:, None].expand(-1, width),
-                ),
-                dim=2,
-            ).flatten(0, 1)
-            for target_height, target_width in shapes
-        ]
-        per_level.append(torch.stack(on_levels, dim=1))  # (H_m · W_m, L, 2)
-    return torch.cat(per_level)[None]  # (1, S, L, 2)
+        x = centres(width, [w for _, w in shapes]).expand(height, -1, -1)
+        y = centres(height, [h for h, _ in shapes])[:, None].expand(-1, width, -1)
+        tokens.append(torch.stack((x, y), dim=2).flatten(0, 1))  # (H_m · W_m, 2, L)
+    return torch.cat(tokens)[None]
 
 
 def group_count(channels: int) -> int:
