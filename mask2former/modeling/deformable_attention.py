@@ -6,12 +6,19 @@ S = Σ H_l · W_l positions of all levels together.
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+# "auto": the Triton kernel on CUDA where Triton is installed, PyTorch elsewhere; "triton" or "pytorch": always that one.
+KERNEL = os.environ.get("MASK2FORMER_SAMPLING", "auto")
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -72,6 +79,21 @@ def multi_scale_deformable_sampling(
 
     value (B, S, M, D); shapes L × (H, W) with Σ H · W = S; locations (B, N, 2, M, L, P): x, then y, in pixels of the
     level, pixel centres at whole numbers; weights (B, N, M, L, P) → (B, N, M · D). Differentiable in all tensors.
+    """
+    if KERNEL not in ("auto", "triton", "pytorch"):
+        raise ValueError(f"MASK2FORMER_SAMPLING={KERNEL!r}: expected auto, triton or pytorch")
+    on_gpu = HAS_TRITON and value.is_cuda and value.dtype != torch.float64
+    if KERNEL == "triton" or (KERNEL == "auto" and on_gpu):
+        from mask2former.modeling import deformable_attention_triton
+
+        return deformable_attention_triton.sample(value, shapes, locations, weights)
+    return sample_with_embedding_bag(value, shapes, locations, weights)
+
+
+def sample_with_embedding_bag(
+    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """The sampling in PyTorch, on any device and in any float type.
 
     A bilinear reading is a weighted sum of four pixels, so a head's whole result is a weighted sum of 4 · L · P rows
     of the value table, which `embedding_bag` gathers and adds up in one pass without storing the gathered rows.
