@@ -60,6 +60,7 @@ class Outputs:
     mask_features: Tensor  # (B, C, H/4, W/4), shared by all predictions of one forward pass
     auxiliary: tuple[Outputs, ...] = ()  # earlier predictions, the one before any decoder layer first
     contrastive_logits: Tensor | None = None  # OneFormer: (B, Q, hidden), the queries before the decoder
+    text_features: Tensor | None = None  # OneFormer, in training: (B, Q, hidden), what those are pulled to
 
     @cached_property
     def mask_logits(self) -> Tensor:
@@ -69,9 +70,9 @@ class Outputs:
     def __getitem__(self, image: int | slice) -> Outputs:
         """The same predictions for some images only, without `auxiliary`; an int keeps a batch axis of one."""
         rows = slice(image, image + 1 or None) if isinstance(image, int) else image
-        contrastive = None if self.contrastive_logits is None else self.contrastive_logits[rows]
+        contrastive, text = (x if x is None else x[rows] for x in (self.contrastive_logits, self.text_features))
         return Outputs(
-            self.class_logits[rows], self.mask_embeddings[rows], self.mask_features[rows], (), contrastive
+            self.class_logits[rows], self.mask_embeddings[rows], self.mask_features[rows], (), contrastive, text
         )
 
 
@@ -90,6 +91,15 @@ class Targets:
 
     def to(self, device: torch.device | str) -> Targets:
         return Targets(self.labels.to(device), self.masks.to(device))
+
+
+@dataclass(frozen=True)
+class PhotoSizes:
+    """A photo's way into the network, (height, width) at each step: what undoing it needs."""
+
+    photo: tuple[int, int]  # as taken, upright
+    resized: tuple[int, int]  # as the network sees it
+    padded: tuple[int, int]  # with the padding at the bottom and at the right
 
 
 @dataclass(frozen=True)

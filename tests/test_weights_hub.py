@@ -115,7 +115,8 @@ def test_computes_the_same(folder):
         expected, found = theirs(pixel_values=pixel_values), ours(pixel_values)
     else:
         theirs = transformers.OneFormerForUniversalSegmentation.from_pretrained(folder, dtype=torch.float64).eval()
-        theirs.model.is_training = False  # or it would ask for texts
+        for module in theirs.modules():
+            module.is_training = False  # or it would ask for texts, and drop out
         task = torch.zeros(1, 77, dtype=torch.int64)
         task[0, :5] = torch.tensor([49406, 7, 8, 9, 49407])
         expected = theirs.model(pixel_values=pixel_values, task_inputs=task.double())
@@ -226,7 +227,9 @@ def test_names_of_dinat(monkeypatch, tmp_path):
     before = load_file(tmp_path / "theirs" / "model.safetensors")
     checkpoint = read_checkpoint(tmp_path / "theirs")
     assert checkpoint.config.backbone == "dinat_large"
-    assert checkpoint.config.backbone_options == {**sizes, "dilations": dilations}
+    options = {**sizes, "dilations": dilations}
+    assert options.pop("mlp_ratio") == 2.0  # that of the preset
+    assert checkpoint.config.backbone_options == options
     write_hub(checkpoint, tmp_path / "hub")
     after = load_file(tmp_path / "hub" / "model.safetensors")
     assert set(before) == set(after) and all(torch.equal(before[k], after[k]) for k in before)

@@ -79,23 +79,27 @@ class FixedPoints(Criterion):
         return Points(points.matching.double(), points.oversampled.double(), points.uniform.double())
 
 
+def double_toy():
+    """Network, pictures and criterion in float64 without noise, dropout and random points."""
+    torch.manual_seed(0)
+    model = ToyNetwork().double()
+    for layer in model.layers:
+        layer.dropout.p = 0.0
+    return model, ToyPictures(dtype=torch.float64, noise=0.0), FixedPoints(CLASSES, num_points=64)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)
     parser.add_argument("--settings", default="{}", help="JSON")
-    parser.add_argument("--double", action="store_true", help="float64, without noise, dropout and random points")
+    parser.add_argument("--double", action="store_true", help="see double_toy")
     parser.add_argument("--resume", action="store_true")
     arguments = parser.parse_args()
-    torch.manual_seed(0)
     torch.set_num_threads(1)
-    model, dataset, criterion = ToyNetwork(), ToyPictures(), Criterion(CLASSES, num_points=64)
-    if arguments.double:
-        for layer in model.layers:
-            layer.dropout.p = 0.0
-        model, dataset = model.double(), ToyPictures(dtype=torch.float64, noise=0.0)
-        criterion = FixedPoints(CLASSES, num_points=64)
+    torch.manual_seed(0)
+    toy = double_toy() if arguments.double else (ToyNetwork(), ToyPictures(), Criterion(CLASSES, num_points=64))
     settings = Settings(**json.loads(arguments.settings))
-    train(model, dataset, criterion, settings, arguments.output, resume=arguments.resume)
+    model = train(*toy, settings, arguments.output, resume=arguments.resume)
     torch.save(model.state_dict(), arguments.output / "model.pt")
 
 

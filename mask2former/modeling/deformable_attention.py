@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-# "auto": the Triton kernel on CUDA where Triton is installed, PyTorch elsewhere; "triton" or "pytorch": always that one.
+# "auto": the Triton kernel on CUDA where Triton is installed, PyTorch elsewhere; "triton", "pytorch": always that one.
 KERNEL = os.environ.get("MASK2FORMER_SAMPLING", "auto")
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 
