@@ -12,10 +12,15 @@ from PIL import Image
 
 from mask2former.data import open_dataset
 from mask2former.data.annotation import IdMap
+from mask2former.evaluation.evaluator import check_classes, evaluate, headline
 from mask2former.evaluation.instance import NAMES, MaskAveragePrecision
 from mask2former.evaluation.panoptic import PanopticQuality
 from mask2former.evaluation.semantic import MeanIoU
-from mask2former.structures import ClassInfo
+from mask2former.inference.predictor import Prediction, Predictor
+from mask2former.inference.segmentation import Segmentation
+from mask2former.modeling.config import Mask2FormerConfig
+from mask2former.modeling.model import Mask2Former
+from mask2former.structures import TASKS, ClassInfo
 
 from .conftest import SHARED, needs_shared
 
@@ -195,6 +200,98 @@ def test_no_detections_and_no_objects():
     assert empty.compute()["AP"] is None
 
 
+def toy_model(classes) -> Mask2Former:
+    sizes = {"hidden_dim": 32, "mask_dim": 32, "num_heads": 4, "encoder_layers": 1, "decoder_layers": 1}
+    widths = {"encoder_feedforward_dim": 32, "decoder_feedforward_dim": 32, "num_queries": 12}
+    return Mask2Former(
+        Mask2FormerConfig(
+            "resnet18", frozen_batch_norm=False, num_classes=len(classes), classes=classes, **sizes, **widths
+        )
+    )
+
+
+class Oracle:
+    """Predicts the ground truth of the photos it is shown; crowds it does not see."""
+
+    def __init__(self, dataset):
+        self.dataset, self.classes = dataset, dataset.classes
+        self.indices = {dataset.photo(i).tobytes(): i for i in range(len(dataset))}
+
+    def stream(self, photos, task):
+        for photo in photos:
+            found = self.segment(self.indices[photo.tobytes()], photo)
+            yield Prediction(photo, found if task == "all" else found[task])
+
+    def __call__(self, photo, task):
+        return next(self.stream([photo], task)).result
+
+    def segment(self, index, photo):
+        found = {}
+        for task in self.dataset.tasks:
+            truth = self.dataset.ground_truth(index, task)
+            kept = np.flatnonzero(~truth.is_crowd)
+            if task == "instance":
+                found[task] = Segmentation.from_masks(truth.masks(kept).numpy(), truth.labels[kept], self.classes)
+            elif task == "panoptic":
+                labels = {int(k) + 1: int(truth.labels[k]) for k in kept}
+                found[task] = Segmentation.from_ids(truth.segment_map, labels, self.classes)
+            else:
+                labels = {int(k): int(k) for k in truth.labels}
+                found[task] = Segmentation.from_ids(truth.label_map(), labels, self.classes, task)
+            found[task].photo = photo
+        return found
+
+
+@needs_shared
+def test_evaluating_the_truth_gives_one(tmp_path):
+    """From the dataset through a predictor to files, for all three tasks."""
+    pytest.importorskip("hotcoco")
+    dataset = open_dataset(COCO128).subset(range(0, 100, 9))
+    steps = []
+    report = evaluate(Oracle(dataset), dataset, output=tmp_path, worst=2, progress=lambda *step: steps.append(step))
+    assert report["photos"] == 12 and report["dataset"] == dataset.name and steps[-1] == (12, 12)
+    numbers = headline(report)
+    assert numbers["panoptic/PQ"] == numbers["panoptic/SQ_stuff"] == numbers["semantic/mIoU"] == 1
+    assert numbers["instance/AP"] == pytest.approx(1)
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == report
+    text = (tmp_path / "evaluation.txt").read_text()
+    assert "PQ 100.00" in text and "AP50 100.00" in text and "traffic light" in text
+    drawn = sorted((tmp_path / "worst_panoptic").iterdir())
+    assert len(drawn) == 2 and drawn[0].name.startswith("01_100.0_")
+    assert [len(list((tmp_path / f"worst_{task}").iterdir())) for task in TASKS] == [2, 2, 2]
+    assert Image.open(drawn[0]).size[0] > 2 * 400
+
+
+@needs_shared
+def test_evaluating_a_network():
+    """A small random one: all tasks at once give what each gives alone, on instance data too."""
+    pytest.importorskip("hotcoco")
+    for spec in (COCO128, FRUITS):
+        dataset = open_dataset(spec).subset([0, 1])
+        predictor = Predictor(toy_model(dataset.classes), size=(96, 128), object_mask_threshold=0.0)
+        report = evaluate(predictor, dataset)
+        assert set(report) == {"dataset", "photos", *dataset.tasks}
+        for task in dataset.tasks:
+            assert evaluate(predictor, dataset, tasks=[task])[task] == report[task]
+            assert headline(report)
+
+
+def test_evaluation_refuses_what_cannot_be_compared():
+    dog, cat = ClassInfo("dog"), ClassInfo("cat")
+    check_classes([cat, dog], [ClassInfo("kitten"), dog])  # other words for a class are no matter
+    with pytest.raises(ValueError, match="the model knows 1 classes, the dataset has 2"):
+        check_classes([cat], [cat, dog])
+    with pytest.raises(ValueError, match="class 0 of the model is 'cat', which is class 1 of the dataset"):
+        check_classes([cat, dog], [dog, cat])
+
+
+@needs_shared
+def test_tasks_the_annotations_cannot_judge():
+    with pytest.raises(ValueError, match=r"can judge \('instance',\)"):
+        dataset = open_dataset(FRUITS)
+        evaluate(Oracle(dataset), dataset, tasks=("panoptic",))
+
+
 def measure(images: list[int]) -> list:
     """All three metrics over made-up images, as JSON would keep them."""
     classes = (ClassInfo("cat", True), ClassInfo("sky", False))
@@ -211,6 +308,7 @@ def measure(images: list[int]) -> list:
     return json.loads(json.dumps([[m.compute(), m.image_scores()] for m in (panoptic, instance, semantic)]))
 
 
+@pytest.mark.slow
 def test_two_processes_count_every_image_once(tmp_path):
     """Five images over two processes, the second of which sees one again; both report what one process would."""
     pytest.importorskip("hotcoco")

@@ -1,0 +1,145 @@
+"""From a short text such as "coco-panoptic:FOLDER" to a dataset: what the command line takes as DATA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mask2former.data.ade20k import Ade20kInstance, Ade20kPanoptic, Ade20kSemantic
+from mask2former.data.cityscapes import Cityscapes
+from mask2former.data.classes import dataset_classes
+from mask2former.data.coco import CocoInstance, CocoPanoptic
+from mask2former.data.dataset import SegmentationDataset, Transform
+from mask2former.data.files import DataError
+from mask2former.data.folder import FolderDataset
+
+DATA_HELP = """\
+coco-panoptic:FOLDER[:SPLIT]     COCO's own layout: annotations/panoptic_{SPLIT}2017.json, …
+coco-panoptic:PHOTOS:FILE.json   any other place; the PNG files are in the folder FILE
+coco-instance:FOLDER[:SPLIT]     annotations/instances_{SPLIT}2017.json, or the one JSON file of a small dataset
+coco-instance:PHOTOS:FILE.json   any other place
+ade20k-semantic:FOLDER[:SPLIT]   ADEChallengeData2016; also ade20k-panoptic, ade20k-instance
+cityscapes:FOLDER[:SPLIT]        leftImg8bit and gtFine; also cityscapes-semantic, cityscapes-instance
+folder:FOLDER[:SPLIT]            images/ and masks/ with classes.txt or classes.json
+SPLIT is train, val or, for data that is not split, all."""
+
+
+def open_dataset(
+    spec: str,
+    split: str = "train",
+    classes: str | Sequence[str] | None = None,
+    background: str | None = None,
+    transform: Transform | None = None,
+) -> SegmentationDataset:
+    """Open a dataset by a short text.
+
+    Arguments:
+        spec: see `DATA_HELP`.
+        split: "train", "val" or "all"; one inside the spec goes before it.
+        classes: None for the dataset's own, "supercategory" for COCO's 27 coarse ones, or names to keep.
+        background: for a plain folder with classes.txt: "class" or "ignore", see `FolderDataset`.
+        transform: see `SegmentationDataset`.
+
+    Raises ValueError for a text that names no dataset, and DataError, one of it, for bad or missing files.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in OPENERS or not rest:
+        raise ValueError(f"data {spec!r}: expected one of\n{DATA_HELP}")
+    if background is not None and kind != "folder":
+        raise ValueError(f"background={background!r} is for folder:…; {kind} says itself what is void")
+    place, _, last = rest.rpartition(":")
+    if place and "/" not in last and "\\" not in last and not last.endswith(".json"):
+        rest, split = place, last
+    if kind == "folder":
+        return FolderDataset(rest, split, classes, background, transform)
+    return OPENERS[kind](rest, split, classes, transform)
+
+
+def open_coco_panoptic(
+    place: str, split: str, classes: str | Sequence[str] | None, transform: Transform | None
+) -> CocoPanoptic:
+    if place.endswith(".json"):
+        photos, file = split_photos_and_file(place)
+        return CocoPanoptic(photos, file, classes=classes, transform=transform)
+    folder = Path(place)
+    file = first_file(folder, [f"annotations/panoptic_{split}2017.json", f"annotations/panoptic_{split}.json"])
+    name = file.stem.removeprefix("panoptic_")
+    photos = first_folder(folder, [name, f"images/{name}", split, f"images/{split}"])
+    instances = file.with_name(f"instances_{name}.json")
+    return CocoPanoptic(
+        photos, file, classes=classes, transform=transform, instances=instances if instances.is_file() else None
+    )
+
+
+def open_coco_instance(
+    place: str, split: str, classes: str | Sequence[str] | None, transform: Transform | None
+) -> CocoInstance:
+    if place.endswith(".json"):
+        photos, file = split_photos_and_file(place)
+        return CocoInstance(photos, file, classes, transform)
+    folder = Path(place)
+    names = [f"annotations/instances_{split}2017.json", f"annotations/instances_{split}.json",
+             f"annotations/{split}.json", f"{split}/_annotations.coco.json", f"{split}.json"]  # fmt: skip
+    file = next((folder / name for name in names if (folder / name).is_file()), None)
+    if file is None and split == "all":
+        found = [path for sub in (".", "annotations", "data") for path in sorted((folder / sub).glob("*.json"))]
+        if len(found) == 1:
+            file = found[0]
+    if file is None:
+        raise DataError(
+            folder, f"found none of {', '.join(names)}",
+            "use split 'all' (coco-instance:FOLDER:all) for a folder with a single JSON file that is not split, "
+            "or say where both lie: coco-instance:PHOTOS:FILE.json",
+        )  # fmt: skip
+    name = file.stem.removeprefix("instances_")
+    photos = first_folder(
+        folder, [name, f"images/{name}", f"{split}/images", split, f"images/{split}", "images", "data/images", "."]
+    )
+    return CocoInstance(photos, file, classes, transform)
+
+
+def open_cityscapes(task: str) -> Callable[..., Cityscapes]:
+    def open_one(place: str, split: str, classes: str | Sequence[str] | None, transform: Transform | None):
+        if task == "instance" and classes is None:
+            classes = [c.name for c in dataset_classes("cityscapes_instance")]
+        dataset = Cityscapes(place, split, classes, transform, with_instances=task != "semantic")
+        if task == "instance":
+            dataset.tasks = ("instance",)
+        return dataset
+
+    return open_one
+
+
+OPENERS: dict[str, Callable[..., SegmentationDataset]] = {
+    "coco-panoptic": open_coco_panoptic,
+    "coco-instance": open_coco_instance,
+    "ade20k-semantic": Ade20kSemantic,
+    "ade20k-panoptic": Ade20kPanoptic,
+    "ade20k-instance": Ade20kInstance,
+    "cityscapes": open_cityscapes("panoptic"),
+    "cityscapes-semantic": open_cityscapes("semantic"),
+    "cityscapes-instance": open_cityscapes("instance"),
+    "folder": FolderDataset,
+}
+
+
+def split_photos_and_file(place: str) -> tuple[str, str]:
+    """ "PHOTOS:FILE.json" → its two halves; a drive letter's colon stays where it is."""
+    for cut in (i for i, letter in enumerate(place) if letter == ":"):
+        if Path(place[:cut]).is_dir():
+            return place[:cut], place[cut + 1 :]
+    raise ValueError(f"{place!r}: expected PHOTOS:FILE.json with an existing folder of photos before the colon")
+
+
+def first_file(folder: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(folder, f"found none of {', '.join(names)}", "check the folder and the split")
+
+
+def first_folder(folder: Path, names: Sequence[str]) -> Path:
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise DataError(folder, f"found no folder of photos: {', '.join(names)}", "put the photos into one of them")

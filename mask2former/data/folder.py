@@ -1,0 +1,158 @@
+"""A plain folder of photos and masks, for data of one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mask2former.data.annotation import IdMap
+from mask2former.data.dataset import SegmentationDataset, Transform
+from mask2former.data.files import DataError, list_files, read_image, read_map
+from mask2former.data.label_space import LEFT_OUT, LabelSpace
+from mask2former.modeling.config import class_color
+from mask2former.structures import ClassInfo
+
+PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IGNORE = 255  # in an 8-bit mask, unless the class table has it
+INSTANCES_OF_CLASS = 1000  # instance n of class c has the id 1000 c + n, as in Cityscapes
+REMEDY = (
+    "add the class, or correct the mask (a grey picture saved in colour, or one drawn in display colours, "
+    "has such values: save class numbers in one 8-bit channel)"
+)
+
+
+class FolderDataset(SegmentationDataset):
+    """images/NAME.jpg with masks/NAME.png and classes.txt or classes.json; with or without train/ and val/ around.
+
+    A mask's value is a class number, or 1000 × class number + instance number (16-bit grey, or colour with
+    R + 256 G + 65536 B) to tell things of one class apart. 255 in an 8-bit mask is ignored.
+
+    The class numbers come from
+    * classes.json: a list of {"id": 1, "name": "fig", "isthing": 1, "color": [r, g, b]}, the colour optional. Pixels
+      of value 0 are ignored unless a class has the id 0.
+    * classes.txt: one name a line, "sky, stuff" or "fig, thing" to say which it is (by default things where the masks
+      can tell instances apart, stuff where they cannot, and the value 0 is stuff). Whether the first line belongs to
+      the value 0 or 1 is what `background` says.
+
+    8-bit masks cannot tell instances apart, so they serve the semantic task only.
+
+    Arguments:
+        split: "train", "val", … where the folder (or its images/ and masks/) has folders of that name; "all" for one
+            that is not split.
+        background: for classes.txt: "class", value 0 is the first class, which is learned like any other; "ignore",
+            value 0 is no class, so that its pixels teach nothing, and value 1 is the first class.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        split: str = "all",
+        classes: str | Sequence[str] | None = None,
+        background: str | None = None,
+        transform: Transform | None = None,
+    ):
+        folder = Path(folder)
+        self.photos, self.maps = split_folders(folder, split)
+        records = [path.name for path in list_files(self.photos, PHOTO_ENDINGS)]
+        names = [Path(name).stem for name in records]
+        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if twice:
+            raise DataError(self.photos, f"several photos are named {twice[0]}", "rename them: a mask is found by name")
+        if read_image(self.maps / f"{names[0]}.png").mode in ("1", "L", "P"):
+            self.tasks = ("semantic",)
+        self.table_file, table = read_class_table(folder, background, things="instance" in self.tasks)
+        self.space = LabelSpace.choose(table, classes)
+        super().__init__(f"{folder} {split}", self.space.classes, records, transform)
+
+    def image_id(self, index: int) -> str:
+        return Path(self.records[index]).stem
+
+    def photo_path(self, index: int) -> Path:
+        return self.photos / self.records[index]
+
+    def annotation(self, index: int) -> IdMap:
+        path = self.maps / f"{self.image_id(index)}.png"
+        values = read_map(path)
+        segments = []
+        for value in np.unique(values).tolist():
+            is_instance = value >= INSTANCES_OF_CLASS
+            number = value // INSTANCES_OF_CLASS if is_instance else value
+            if number not in self.space.labels:
+                if number == 0 or (number == IGNORE and values.dtype == np.uint8):
+                    continue
+                raise DataError(path, f"holds the value {value}, which is no class of {self.table_file}", REMEDY)
+            label = self.space.labels[number]
+            if label != LEFT_OUT:
+                segments.append((value, label, self.classes[label].is_thing, False))
+        return IdMap.from_values(values, segments)
+
+
+def read_class_table(folder: Path, background: str | None, things: bool) -> tuple[Path, tuple[ClassInfo, ...]]:
+    """The file that names the classes and what it says; `dataset_id` is the number in the masks.
+
+    things: what a class of classes.txt is by default.
+    """
+    if background not in (None, "class", "ignore"):
+        raise ValueError(f"background={background!r}: expected 'class' or 'ignore'")
+    file = folder / "classes.json"
+    if file.is_file():
+        if background is not None:
+            raise ValueError(f"background={background!r}: {file} says itself whether 0 is a class; leave it out")
+        return file, tuple(class_from_json(file, k, entry) for k, entry in enumerate(read_list(file)))
+    file = folder / "classes.txt"
+    if not file.is_file():
+        raise DataError(file, "no such file, and no classes.json", "write one class name a line")
+    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    if background is None:
+        raise ValueError(
+            f"{file} does not say what the mask value 0 is: background='class' if it is the first class "
+            f"({lines[0] if lines else '…'!r}), 'ignore' if it is none and the first class is 1"
+        )
+    first = 0 if background == "class" else 1
+    return file, tuple(class_from_line(line, k, k + first, things) for k, line in enumerate(lines))
+
+
+def class_from_line(line: str, position: int, number: int, things: bool) -> ClassInfo:
+    name, _, kind = (part.strip() for part in line.rpartition(","))
+    if kind not in ("thing", "stuff") or not name:
+        name, kind = line, "thing" if things and number else "stuff"
+    return ClassInfo(name, kind == "thing", class_color(position), number)
+
+
+def class_from_json(file: Path, position: int, entry: Mapping[str, object]) -> ClassInfo:
+    if not isinstance(entry, Mapping) or not {"id", "name", "isthing"} <= set(entry):
+        raise DataError(file, f"entry {position} is {entry!r}", 'expected {"id": 1, "name": "fig", "isthing": 1}')
+    if not isinstance(entry["id"], int) or not 0 <= entry["id"] < INSTANCES_OF_CLASS:
+        raise DataError(file, f"entry {position} has the id {entry['id']!r}", "expected a number from 0 to 999")
+    color = tuple(entry.get("color") or class_color(position))
+    return ClassInfo(str(entry["name"]), bool(entry["isthing"]), color, entry["id"])
+
+
+def read_list(file: Path) -> list[Mapping[str, object]]:
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(file, f"no valid JSON ({error})", "write it anew") from error
+    if not isinstance(entries, list) or not entries:
+        raise DataError(file, "no list of classes", 'expected [{"id": 1, "name": "fig", "isthing": 1}, …]')
+    return entries
+
+
+def split_folders(folder: Path, split: str) -> tuple[Path, Path]:
+    """Where the photos and the masks of a split lie."""
+    for photos, maps in (
+        (folder / split / "images", folder / split / "masks"),
+        (folder / "images" / split, folder / "masks" / split),
+    ):
+        if photos.is_dir() and maps.is_dir():
+            return photos, maps
+    if split == "all" and (folder / "images").is_dir() and (folder / "masks").is_dir():
+        return folder / "images", folder / "masks"
+    raise DataError(
+        folder,
+        f"no {split}/images with {split}/masks, nor images/{split} with masks/{split}",
+        "make these folders, or take split 'all' (folder:FOLDER:all) if images/ and masks/ are not split",
+    )

@@ -1,0 +1,180 @@
+"""A predictor against a dataset, with the official measure of each task."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from PIL import Image
+
+from mask2former.data.annotation import Annotation, lookup
+from mask2former.data.contact_sheet import paint
+from mask2former.data.dataset import SegmentationDataset
+from mask2former.evaluation.instance import MaskAveragePrecision
+from mask2former.evaluation.panoptic import PanopticQuality
+from mask2former.evaluation.semantic import MeanIoU
+from mask2former.inference.predictor import Predictor
+from mask2former.inference.segmentation import Segmentation
+from mask2former.structures import TASKS, ClassInfo
+
+METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "semantic": MeanIoU}
+PAGE = 640  # pixels along the longer side of a drawn photo
+AHEAD = 4  # photos and annotations read while the network works
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: SegmentationDataset,
+    tasks: Sequence[str] | None = None,
+    output: Path | str | None = None,
+    worst: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Segment every photo of a dataset and measure the result; under torchrun the processes share the photos.
+
+    Arguments:
+        dataset: its transform is not used; its classes must be the model's, in the same order.
+        tasks: by default those that the annotations can judge. Several cost one run of the network.
+        output: a folder for evaluation.json, evaluation.txt and the pictures; written by the first process.
+        worst: for each task draw so many of the photos it did worst on: truth on the left, prediction on the right.
+        progress: called after each photo with how many are done and how many this process has to do.
+
+    Returns {"dataset", "photos", task: what the task's metric computes}; every process gets all of it. Values are
+    0..1, None where there is nothing to judge.
+    Raises ValueError where the classes differ or the annotations cannot judge a task.
+    """
+    tasks = tuple(tasks or dataset.tasks)
+    if not set(tasks) <= set(dataset.tasks):
+        raise ValueError(f"tasks {tasks}: {dataset.name} can judge {dataset.tasks}")
+    check_classes(predictor.classes, dataset.classes)
+    metrics = {task: METRICS[task](dataset.classes) for task in TASKS if task in tasks}
+    rank, processes = place_among_processes()
+    mine = range(rank, len(dataset), processes)
+    truths = read_ahead(lambda index: {task: dataset.ground_truth(index, task) for task in metrics}, mine)
+    predictions = predictor.stream(read_ahead(dataset.photo, mine), tasks[0] if len(tasks) == 1 else "all")
+    for done, (index, truth, prediction) in enumerate(zip(mine, truths, predictions, strict=True), start=1):
+        if prediction.error is not None:
+            raise prediction.error
+        for task, metric in metrics.items():
+            result = prediction.result if len(tasks) == 1 else prediction.result[task]
+            add(metric, dataset.image_id(index), result, truth[task])
+        if progress is not None:
+            progress(done, len(mine))
+    report = {"dataset": dataset.name, "photos": len(dataset)} | {t: m.compute() for t, m in metrics.items()}
+    scores = {task: metric.image_scores() for task, metric in metrics.items()} if worst else {}
+    if output is not None and rank == 0:
+        output = Path(output)
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "evaluation.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        (output / "evaluation.txt").write_text(table(report, per_class=True) + "\n", encoding="utf-8")
+        for task, of_image in scores.items():
+            draw_worst(predictor, dataset, task, of_image, worst, output / f"worst_{task}")
+    return report
+
+
+def add(metric: Any, image_id: int | str, result: Segmentation, truth: Annotation) -> None:
+    """Hand one photo's prediction to the metric of its task, in the metric's own terms."""
+    labels = np.array([segment.label_id for segment in result.segments], np.int64)
+    if isinstance(metric, MaskAveragePrecision):
+        masks = (result.mask(n) for n in range(len(labels)))
+        metric.update(image_id, masks, labels, [segment.score for segment in result.segments], truth)
+    elif isinstance(metric, PanopticQuality):
+        ids = [segment.id for segment in result.segments]
+        metric.update(image_id, lookup(result.segmentation, ids, range(1, len(ids) + 1)), labels, truth)
+    else:
+        metric.update(image_id, result.segmentation, truth.label_map())
+
+
+def read_ahead(read: Callable[[int], Any], indices: Iterable[int]) -> Iterator[Any]:
+    """read(index) for each index, in order, a few of them in advance in a thread."""
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(1) as reader:
+        for index in indices:
+            waiting.append(reader.submit(read, index))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def check_classes(of_model: Sequence[ClassInfo], of_dataset: Sequence[ClassInfo]) -> None:
+    """A model and a dataset must number the same classes alike. Names may differ in spelling, not in place."""
+    if len(of_model) != len(of_dataset):
+        raise ValueError(
+            f"the model knows {len(of_model)} classes, the dataset has {len(of_dataset)}: open the dataset with the "
+            "classes the model was trained on (classes=…)"
+        )
+    theirs = {c.name: k for k, c in enumerate(of_dataset)}
+    for k, c in enumerate(of_model):
+        if theirs.get(c.name, k) != k:
+            raise ValueError(
+                f"class {k} of the model is {c.name!r}, which is class {theirs[c.name]} of the dataset: "
+                "open the dataset with its classes in the model's order (classes=[names])"
+            )
+
+
+def place_among_processes() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def headline(report: dict[str, Any]) -> dict[str, float]:
+    """The means of a report that could be computed, by names such as "panoptic/PQ": for logs."""
+    return {
+        f"{task}/{name}": value
+        for task in TASKS
+        for name, value in report.get(task, {}).items()
+        if isinstance(value, float)
+    }
+
+
+def table(report: dict[str, Any], per_class: bool = False) -> str:
+    """The report for people, in per cent; with `per_class` a line for each class."""
+    lines = [f"{report['dataset']}: {report['photos']} photos"]
+    for task in TASKS:
+        if task not in report:
+            continue
+        values, classes = report[task], report[task]["classes"]
+        means = [(name, value) for name, value in values.items() if name != "classes"]
+        lines += ["", task, "  " + "  ".join(f"{name} {percent(value).strip()}" for name, value in means)]
+        if per_class and classes:
+            columns = [name for name in classes[0] if name not in ("name", "is_thing")]
+            width = max(5, *(len(row["name"]) for row in classes))
+            lines.append(f"  {'class':{width}}" + "".join(f"{name:>14}" for name in columns))
+            for row in classes:
+                cells = (str(v) if isinstance(v := row[name], int) else percent(v) for name in columns)
+                lines.append(f"  {row['name']:{width}}" + "".join(f"{cell:>14}" for cell in cells))
+    return "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def draw_worst(
+    predictor: Predictor,
+    dataset: SegmentationDataset,
+    task: str,
+    scores: dict[int | str, float],
+    worst: int,
+    folder: Path,
+) -> None:
+    """The photos with the lowest scores as pictures, truth beside prediction, the score in the name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    indices = {dataset.image_id(index): index for index in range(len(dataset))}
+    for rank, image_id in enumerate(sorted(scores, key=scores.__getitem__)[:worst], start=1):
+        photo = dataset.photo(indices[image_id])
+        truth = paint(photo, dataset.ground_truth(indices[image_id], task), dataset.classes, PAGE)
+        found = predictor(photo, task=task).overlay()  # as wide as the photo, with a legend below
+        found = found.resize((truth.width, round(found.height * truth.width / found.width)))
+        page = Image.new("RGB", (2 * truth.width + 8, max(truth.height, found.height)), "white")
+        page.paste(truth, (0, 0))
+        page.paste(found, (truth.width + 8, 0))
+        page.save(folder / f"{rank:02d}_{100 * scores[image_id]:.1f}_{image_id}.png")
