@@ -1,0 +1,88 @@
+"""Which classes a checkpoint was trained on, where its own files do not say everything."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from mask2former.data.classes import dataset_classes, dataset_names
+from mask2former.modeling.config import Mask2FormerConfig, class_color
+from mask2former.structures import ClassInfo
+from weights.zoo import TESTS, PublishedModel
+
+Classes = str | Path | Sequence[str | ClassInfo]  # the name of a class table, a JSON file, names, or ClassInfos
+
+
+def class_list(classes: Classes) -> tuple[ClassInfo, ...]:
+    """What a caller gives for classes, as ClassInfos.
+
+    A string is the name of a dataset's table (`mask2former.data.classes.dataset_names()`) or the path of a JSON file: a
+    list of names, or of objects with the fields of ClassInfo. Names alone become things with the VOC colours. Raises
+    ValueError, or FileNotFoundError for a path that is not there.
+    """
+    if isinstance(classes, str) and classes in dataset_names():
+        return dataset_classes(classes)
+    if isinstance(classes, str | Path):
+        if not Path(classes).is_file():
+            raise FileNotFoundError(f"classes={str(classes)!r} is neither a JSON file nor one of {dataset_names()}")
+        classes = json.loads(Path(classes).read_text(encoding="utf-8"))
+        if not isinstance(classes, list):
+            raise ValueError("the file of classes must hold a list of names or of objects with a name")
+    if not classes:
+        raise ValueError("the list of classes is empty")
+    known = {f.name for f in fields(ClassInfo)}
+    listed = []
+    for k, item in enumerate(classes):
+        if isinstance(item, str):
+            item = ClassInfo(item, True, class_color(k), k)
+        elif isinstance(item, dict) and "name" in item and set(item) <= known:
+            values = {"color": class_color(k), "dataset_id": k, **item}
+            item = ClassInfo(**{**values, "color": tuple(values["color"])})
+        if not isinstance(item, ClassInfo):
+            raise ValueError(f"class {k} is {item!r}: expected a name, or an object with {', '.join(sorted(known))}")
+        listed.append(item)
+    return tuple(listed)
+
+
+def are_named(classes: Sequence[ClassInfo]) -> bool:
+    """Whether these are real names, and not the numbered ones of a checkpoint that has none."""
+    return not all(re.fullmatch(r"(class |LABEL_)\d+", c.name) for c in classes)
+
+
+def complete(
+    config: Mask2FormerConfig, row: PublishedModel | None = None, guess: PublishedModel | None = None
+) -> Mask2FormerConfig:
+    """Fill in things, colours, dataset ids and test protocol.
+
+    row: the published model it is. guess: the one its file or folder is named after, which counts if the classes have
+    no names or most agree. Else a dataset's table is taken for the checkpoint's own if most names agree, and the
+    checkpoint's spelling stays. Nothing changes where none of this is known.
+    """
+    named = are_named(config.classes)
+    if row is None and guess is not None and (not named or _agree(config.classes, guess.config.classes)):
+        row = guess
+    if row is not None and row.config.num_classes == config.num_classes:
+        return replace(config, classes=row.config.classes, protocol=row.config.protocol)
+    for test, (table, protocol) in TESTS.items():
+        family, known = "oneformer" if test.startswith("oneformer") else "mask2former", dataset_classes(table)
+        if named and family == config.family and _agree(config.classes, known):
+            classes = tuple(replace(b, name=a.name) for a, b in zip(config.classes, known, strict=True))
+            mean, std = config.protocol.pixel_mean, config.protocol.pixel_std
+            return replace(config, classes=classes, protocol=replace(protocol, pixel_mean=mean, pixel_std=std))
+    return config
+
+
+def _agree(classes: Sequence[ClassInfo], known: Sequence[ClassInfo]) -> bool:
+    """Whether there are as many, and most have the same name in the same place."""
+    if len(classes) != len(known):
+        return False
+    same = [_spelling(a.name) == _spelling(b.name) for a, b in zip(classes, known, strict=True)]
+    return sum(same) > len(same) / 2
+
+
+def _spelling(name: str) -> str:
+    """A name for comparison: the first of several synonyms, lower case, nothing but letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", name.split(",")[0].lower())

@@ -1,0 +1,32 @@
+"""Checkpoints from one layout to another, in any direction, with nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from weights.checkpoint import write_hub, write_native, write_original
+from weights.class_names import Classes
+from weights.load import load_checkpoint
+
+WRITERS = {"native": write_native, "hub": write_hub, "original": write_original}
+
+
+def convert(
+    source: str | Path,
+    destination: str | Path,
+    to: Literal["native", "hub", "original"] = "native",
+    classes: Classes | None = None,
+    dilations: Sequence[Sequence[int]] | None = None,
+) -> None:
+    """Read a checkpoint and write it in another layout.
+
+    source: as in `create_model`. destination: a folder, for "original" a file ending in .pkl (as Mask2Former's are) or
+    .pth (as OneFormer's are). classes, dilations: see `load_checkpoint`. What training alone needs is kept. An existing
+    destination is replaced, once everything is written. Raises as `load_checkpoint`, and ValueError for a backbone the
+    layout does not have.
+    """
+    if to not in WRITERS:
+        raise ValueError(f"to={to!r}: expected one of {', '.join(WRITERS)}")
+    WRITERS[to](load_checkpoint(source, classes, dilations), destination)

@@ -1,0 +1,223 @@
+"""The configuration of a checkpoint that carries none, read off its names and shapes.
+
+Names are ours (`translate.py` has made them so). What shapes cannot tell is assumed as the papers have it (four
+sampling points a head and level, patches of four pixels), but for DiNAT's dilations, which must be given.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from mask2former.modeling.config import Mask2FormerConfig
+from oneformer.config import OneFormerConfig
+from oneformer.dinat import PRESETS
+from weights.translate import backbone_family, model_family
+
+LEVELS, POINTS = 3, 4
+
+# (embed_dim, depths, heads, window) of the Swins that have a timm name of their own
+SWINS = {
+    "swin_tiny_patch4_window7_224": (96, [2, 2, 6, 2], [3, 6, 12, 24], 7),
+    "swin_small_patch4_window7_224": (96, [2, 2, 18, 2], [3, 6, 12, 24], 7),
+    "swin_base_patch4_window7_224": (128, [2, 2, 18, 2], [4, 8, 16, 32], 7),
+    "swin_base_patch4_window12_384": (128, [2, 2, 18, 2], [4, 8, 16, 32], 12),
+    "swin_large_patch4_window7_224": (192, [2, 2, 18, 2], [6, 12, 24, 48], 7),
+    "swin_large_patch4_window12_384": (192, [2, 2, 18, 2], [6, 12, 24, 48], 12),
+}
+# (whether blocks are bottlenecks, blocks a stage)
+RESNETS = {
+    "resnet18": (False, [2, 2, 2, 2]),
+    "resnet34": (False, [3, 4, 6, 3]),
+    "resnet50": (True, [3, 4, 6, 3]),
+    "resnet101": (True, [3, 4, 23, 3]),
+    "resnet152": (True, [3, 8, 36, 3]),
+}
+DEEP_STEMS = {32: "c", 64: "s"}  # first width of a three-convolution stem → timm's suffix, for the bottleneck ResNets
+# (blocks a stage, channels)
+CONVNEXTS = {
+    "convnext_tiny": ([3, 3, 9, 3], [96, 192, 384, 768]),
+    "convnext_small": ([3, 3, 27, 3], [96, 192, 384, 768]),
+    "convnext_base": ([3, 3, 27, 3], [128, 256, 512, 1024]),
+    "convnext_large": ([3, 3, 27, 3], [192, 384, 768, 1536]),
+    "convnext_xlarge": ([3, 3, 27, 3], [256, 512, 1024, 2048]),
+}
+
+
+def infer_config(
+    state: Mapping[str, Tensor], dilations: Sequence[Sequence[int]] | None = None, **known: Any
+) -> Mask2FormerConfig:
+    """The configuration of a native state dict (any tensors with shapes).
+
+    dilations: of DiNAT, one a block, stage by stage; None takes those of DiNAT-L for 640-pixel crops if the depths fit.
+    known: fields of the configuration that are known from elsewhere, such as `classes`. Raises ValueError where an
+    entry that tells a size is not there, or where known sizes contradict the shapes.
+    """
+    shape = _Shapes(state)
+    family = backbone_family(state)
+    if family is None:
+        raise ValueError("no entry tells which backbone this is; known are Swin, ResNet, ConvNeXt and DiNAT")
+    sizes = backbone_sizes(state)
+    if family == "dinat":
+        sizes["dilations"] = dilations or default_dilations(sizes["depths"])
+    backbone, options = backbone_name(sizes)
+    hidden_dim = shape("transformer_decoder.class_head.weight")[1]
+    points = known.get("encoder_points", POINTS)
+    encoder_layers = shape.count("pixel_decoder.encoder.")
+    found = {
+        "backbone": backbone,
+        "backbone_options": options,
+        "num_classes": shape("transformer_decoder.class_head.weight")[0] - 1,
+        "num_queries": shape("transformer_decoder.query_positions")[0],
+        "hidden_dim": hidden_dim,
+        "mask_dim": shape("pixel_decoder.mask_projection.weight")[0],
+        "encoder_layers": encoder_layers,
+        "decoder_layers": shape.count("transformer_decoder.layers."),
+    }
+    if encoder_layers:
+        rows = shape("pixel_decoder.encoder.0.attention.sampling_offsets.weight")[0]  # heads · levels · points · (x, y)
+        found["num_heads"] = rows // (LEVELS * points * 2)
+        found["encoder_feedforward_dim"] = shape("pixel_decoder.encoder.0.feedforward.linear1.weight")[0]
+    if found["decoder_layers"]:
+        found["decoder_feedforward_dim"] = shape("transformer_decoder.layers.0.feedforward.linear1.weight")[0]
+    if model_family(state) == "mask2former":
+        return Mask2FormerConfig(**{**found, **known})
+    found["task_sequence_length"] = shape("task_mlp.layers.0.weight")[1]
+    found["class_decoder_layers"] = shape.count("transformer_decoder.class_transformer.layers.")
+    if "text_encoder.token_embedding.weight" in state:
+        found |= text_sizes(state)
+    return OneFormerConfig(**{**found, **known})
+
+
+def text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of OneFormerConfig that describe the text branch of a native state dict."""
+    shape = _Shapes(state)
+    vocabulary, width = shape("text_encoder.token_embedding.weight")
+    return {
+        "text_branch": True,
+        "text_vocabulary": vocabulary,
+        "text_width": width,
+        "text_context_length": shape("text_encoder.position_embedding")[0],
+        "text_layers": shape.count("text_encoder.layers."),
+        "text_projection_layers": shape.count("text_projector.layers."),
+        "text_contexts": shape("text_context")[0],
+    }
+
+
+def backbone_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The sizes of the backbone of a native state dict; "family" says which. Without DiNAT's dilations."""
+    shape = _Shapes(state)
+    family = backbone_family(state)
+    if family == "swin":
+        depths = [shape.count(f"backbone.body.layers.{s}.blocks.") for s in range(4)]
+        first = "backbone.body.layers.{}.blocks.0."
+        rows = shape(first.format(0) + "attn.relative_position_bias_table")[0]
+        width = shape("backbone.body.patch_embed.proj.weight")[0]
+        return {
+            "family": family,
+            "embed_dim": width,
+            "depths": depths,
+            "num_heads": [shape(first.format(s) + "attn.relative_position_bias_table")[1] for s in range(4)],
+            "window_size": (math.isqrt(rows) + 1) // 2,  # (2 · window − 1)² rows
+            "mlp_ratio": shape(first.format(0) + "mlp.fc1.weight")[0] / width,
+            "qkv_bias": first.format(0) + "attn.qkv.bias" in state,
+        }
+    if family == "dinat":
+        first = "backbone.levels.{}.blocks.0."
+        width = shape("backbone.patch_embed.norm.weight")[0]
+        return {
+            "family": family,
+            "embed_dim": width,
+            "depths": [shape.count(f"backbone.levels.{s}.blocks.") for s in range(4)],
+            "num_heads": [shape(first.format(s) + "attn.relative_position_bias")[0] for s in range(4)],
+            "kernel_size": (shape(first.format(0) + "attn.relative_position_bias")[1] + 1) // 2,  # 2 · kernel − 1 rows
+            "mlp_ratio": shape(first.format(0) + "mlp.fc1.weight")[0] / width,
+        }
+    if family == "convnext":
+        return {
+            "family": family,
+            "depths": [shape.count(f"backbone.body.stages_{s}.blocks.") for s in range(4)],
+            "dims": [shape(f"backbone.norms.{s}.weight")[0] for s in range(4)],
+            "layer_scale": "backbone.body.stages_0.blocks.0.gamma" in state,
+        }
+    deep = "backbone.body.conv1.6.weight" in state
+    return {
+        "family": family,
+        "depths": [shape.count(f"backbone.body.layer{s}.") for s in range(1, 5)],
+        "bottleneck": "backbone.body.layer1.0.conv3.weight" in state,
+        "widths": [shape(f"backbone.body.layer{s}.0.conv1.weight")[0] for s in range(1, 5)],
+        "stem_width": shape("backbone.body.conv1.0.weight" if deep else "backbone.body.conv1.weight")[0],
+    }
+
+
+def backbone_name(sizes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The timm model (or DiNAT preset) nearest to some `backbone_sizes`, and the options that make it fit them."""
+    sizes = {k: _plain(v) for k, v in sizes.items()}
+    options = {k: v for k, v in sizes.items() if k != "family"}
+    if sizes["family"] == "swin":
+        plain = {"mlp_ratio": 4.0, "qkv_bias": True}
+        extra = {k: options[k] for k, value in plain.items() if options[k] != value}
+        wanted = (sizes["embed_dim"], sizes["depths"], sizes["num_heads"], sizes["window_size"])
+        for name, standard in SWINS.items():
+            if wanted == standard:
+                return name, extra
+        return "swin_tiny_patch4_window7_224", {k: v for k, v in options.items() if k not in plain} | extra
+    if sizes["family"] == "dinat":
+        return "dinat_large", {k: v for k, v in options.items() if v != _plain(PRESETS["dinat_large"][k])}
+    if sizes["family"] == "convnext":
+        extra = {} if sizes["layer_scale"] else {"ls_init_value": None}
+        for name, standard in CONVNEXTS.items():
+            if (sizes["depths"], sizes["dims"]) == standard:
+                return name, extra
+        return "convnext_tiny", {"depths": sizes["depths"], "dims": sizes["dims"], **extra}
+    return _resnet_name(sizes)
+
+
+def _resnet_name(sizes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    deep = sizes["family"] == "resnet_deep_stem"
+    options = {"stem_type": "deep", "stem_width": sizes["stem_width"]} if deep else {}
+    if not deep and sizes["stem_width"] != 64:
+        raise ValueError(f"a ResNet whose stem has {sizes['stem_width']} channels; only 64 can be built")
+    if sizes["widths"] != [64, 128, 256, 512]:
+        options["channels"] = sizes["widths"]
+    for name, standard in RESNETS.items():
+        if (sizes["bottleneck"], sizes["depths"]) == standard:
+            suffix = DEEP_STEMS.get(sizes["stem_width"]) if deep and sizes["bottleneck"] and len(options) == 2 else None
+            return (name + suffix, {}) if suffix else (name, options)
+    return "resnet50" if sizes["bottleneck"] else "resnet18", {"layers": sizes["depths"], **options}
+
+
+def default_dilations(depths: Sequence[int]) -> list[list[int]]:
+    """The dilations of DiNAT-L for crops of 640 pixels (OneFormer, COCO and ADE20K)."""
+    preset = PRESETS["dinat_large"]
+    if list(depths) != list(preset["depths"]):
+        raise ValueError(
+            f"the dilations of a DiNAT with {list(depths)} blocks cannot be read off its shapes; give them"
+        )
+    return _plain(preset["dilations"])
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON will have them."""
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
+
+
+class _Shapes:
+    """Shapes by name, and how many modules are numbered below a prefix."""
+
+    def __init__(self, state: Mapping[str, Tensor]):
+        self.state = state
+
+    def __call__(self, name: str) -> tuple[int, ...]:
+        if name not in self.state:
+            raise ValueError(f"{name} is not there, so this is no Mask2Former or OneFormer this library can build")
+        return tuple(self.state[name].shape)
+
+    def count(self, prefix: str) -> int:
+        """Layers named `prefix`0, `prefix`1, …: the highest number and one."""
+        numbers = [int(m[1]) for name in self.state if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))]
+        return max(numbers, default=-1) + 1
