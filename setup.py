@@ -3,7 +3,7 @@ from pathlib import Path
 from setuptools import setup
 
 EXTRAS = {
-    "train": ["tokenizers>=0.20", "tensorboard>=2.14"],
+    "train": ["hotcoco>=1.3", "open_clip_torch>=2.30", "tensorboard>=2.14"],
     "eval": ["hotcoco>=1.3", "pycocotools>=2.0.8"],
     "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
     "demo": ["gradio>=5"],
@@ -13,7 +13,7 @@ EXTRAS["test"] = sorted({*EXTRAS["train"], *EXTRAS["eval"], "pytest>=8", "ruff>=
 setup(
     name="mask2former-oneformer",
     version="0.1.0",
-    description="Mask2Former and OneFormer in plain PyTorch: small, exact, fast, and able to load every published checkpoint",
+    description="Mask2Former and OneFormer in plain PyTorch: exact, fast, and able to load every published checkpoint",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -38,6 +38,7 @@ setup(
         "safetensors>=0.4.5",
         "huggingface_hub>=0.27",
         "pillow>=10",
+        "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
     entry_points={

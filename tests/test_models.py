@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mask2former import Mask2Former, Mask2FormerConfig
+from oneformer import OneFormer, OneFormerConfig
 
 TOY = dict(
     num_classes=7,
@@ -32,6 +33,12 @@ MODELS = {
         Mask2FormerConfig(*BACKBONES[name], **TOY | changes)
     )
     for name in BACKBONES
+}
+DINAT = dict(embed_dim=16, depths=(2, 2, 3, 2), num_heads=(2, 2, 4, 4), kernel_size=5)
+DINAT["dilations"] = ((1, 4), (1, 3), (1, 2, 1), (1, 2))
+MODELS |= {
+    f"oneformer_{name}": lambda backbone=backbone, **changes: OneFormer(OneFormerConfig(*backbone, **TOY | changes))
+    for name, backbone in {"swin": SWIN, "convnext": BACKBONES["convnext"], "dinat": ("dinat_large", DINAT)}.items()
 }
 
 

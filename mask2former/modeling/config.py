@@ -27,7 +27,7 @@ class Mask2FormerConfig:
     encoder_points: int = 4  # sampling points a head and level
     decoder_layers: int = 9  # transformer decoder layers; predictions are one more
     decoder_feedforward_dim: int = 2048
-    dropout: float = 0.0  # of the transformer decoder, training only
+    dropout: float = 0.0  # of pixel decoder and transformer decoder, training only
     classes: tuple[ClassInfo, ...] = ()  # K of them, or empty: then they are called "class 0", "class 1", …
     protocol: Protocol = Protocol()
 

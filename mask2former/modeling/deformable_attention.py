@@ -104,8 +104,8 @@ def sample_with_embedding_bag(
 
     def per_level(numbers: list[int], dtype: torch.dtype) -> Tensor:
         """(M, L · P): a level's number at each of its points, as flat as the points are, for one pass each below."""
-        column = torch.stack([torch.full((), n, dtype=dtype, device=value.device) for n in numbers])
-        return column[:, None].expand(M, L, P).flatten(1)
+        column = torch.stack([torch.full((), n, dtype=torch.int32, device=value.device) for n in numbers])
+        return column.to(dtype)[:, None].expand(M, L, P).flatten(1)
 
     largest = torch.stack((per_level([w for _, w in shapes], dtype), per_level([h for h, _ in shapes], dtype)))
     xy = locations.to(dtype).flatten(3)  # (B, N, 2, M · L · P)

@@ -82,8 +82,8 @@ def sine_position_encoding(height: int, width: int, channels: int, like: Tensor)
     frequency = 10000.0 ** (-4 * frequency / channels)
 
     def encode(length: int) -> Tensor:
-        position = torch.arange(1, length + 1, device=like.device, dtype=dtype) / (length + 1e-6) * (2 * math.pi)
-        angle = position[:, None] * frequency
+        position = torch.arange(1, length + 1, device=like.device, dtype=dtype)
+        angle = (position / (position[-1:] + 1e-6) * (2 * math.pi))[:, None] * frequency
         return torch.stack((angle.sin(), angle.cos()), dim=2).flatten(1)  # (length, C/2), sine and cosine in turn
 
     rows = encode(height)[:, None].expand(-1, width, -1)

@@ -33,6 +33,7 @@ class Mask2Former(nn.Module):
             config.encoder_layers,
             config.encoder_feedforward_dim,
             config.encoder_points,
+            config.dropout,
         )
         self.transformer_decoder = TransformerDecoder(
             config.num_classes,

@@ -30,6 +30,7 @@ class PixelDecoder(nn.Module):
         num_layers: int = 6,
         feedforward_dim: int = 1024,
         num_points: int = 4,
+        dropout: float = 0.0,
     ):
         """in_channels: of the four backbone maps, finest first; hidden_dim: a multiple of num_heads and of 32."""
         super().__init__()
@@ -43,7 +44,8 @@ class PixelDecoder(nn.Module):
         )
         self.level_embedding = nn.Parameter(torch.randn(NUM_LEVELS, hidden_dim))
         self.encoder = nn.ModuleList(
-            DeformableEncoderLayer(hidden_dim, num_heads, feedforward_dim, num_points) for _ in range(num_layers)
+            DeformableEncoderLayer(hidden_dim, num_heads, feedforward_dim, num_points, dropout)
+            for _ in range(num_layers)
         )
         self.lateral = nn.Sequential(
             nn.Conv2d(in_channels[0], hidden_dim, 1, bias=False), nn.GroupNorm(groups, hidden_dim)
@@ -93,20 +95,21 @@ class PixelDecoder(nn.Module):
 class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention over all levels at once, then a feed-forward; each added, then normalised."""
 
-    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, num_points: int):
+    def __init__(self, dim: int, num_heads: int, feedforward_dim: int, num_points: int, dropout: float = 0.0):
         super().__init__()
         self.attention = MultiScaleDeformableAttention(dim, num_heads, NUM_LEVELS, num_points)
         self.attention_norm = nn.LayerNorm(dim)
-        self.feedforward = FeedForward(dim, feedforward_dim)
+        self.feedforward = FeedForward(dim, feedforward_dim, dropout)
         self.feedforward_norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(
         self, tokens: Tensor, positions: Tensor, reference_points: Tensor, shapes: Sequence[tuple[int, int]]
     ) -> Tensor:
         """tokens (B, S, C); positions (S, C), for the queries only; reference_points (1, S, 2, M, L, P) → (B, S, C)."""
         attended = self.attention(tokens + positions, reference_points, tokens, shapes)
-        tokens = self.attention_norm(tokens + attended)
-        return self.feedforward_norm(tokens + self.feedforward(tokens))
+        tokens = self.attention_norm(tokens + self.dropout(attended))
+        return self.feedforward_norm(tokens + self.dropout(self.feedforward(tokens)))
 
 
 def token_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
@@ -118,7 +121,7 @@ def token_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
 
     def centres(length: int, targets: list[int]) -> Tensor:  # (length, L)
         steps = torch.arange(length, device=like.device, dtype=dtype) + 0.5
-        return torch.stack([steps * (target / length) - 0.5 for target in targets], dim=1)
+        return torch.stack([steps / length * target - 0.5 for target in targets], dim=1)
 
     tokens = []
     for height, width in shapes:

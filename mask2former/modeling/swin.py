@@ -16,7 +16,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
+from timm.models.swin_transformer import PatchMerging, SwinTransformer, SwinTransformerBlock, WindowAttention
 from torch import Tensor
 
 
@@ -36,11 +36,12 @@ def create_swin(name: str, options: Mapping[str, Any], drop_path_rate: float, pr
 def swin_maps(swin: SwinTransformer, pixel_values: Tensor) -> list[Tensor]:
     """pixel_values (B, 3, H, W) → the map after each stage, (B, H/4, W/4, C) … (B, H/32, W/32, 8C), rounded up."""
     height, width = pixel_values.shape[-2:]
-    patch_h, patch_w = swin.patch_embed.patch_size
-    x = swin.patch_embed(F.pad(pixel_values, (0, -width % patch_w, 0, -height % patch_h)))  # (B, H/4, W/4, C)
+    side = swin.patch_embed.patch_size[0]
+    x = swin.patch_embed(F.pad(pixel_values, (0, padding(width, side), 0, padding(height, side))))  # (B, H/4, W/4, C)
     maps = []
     for stage in swin.layers:
-        x = stage.downsample(x)
+        if maps:
+            x = merge_patches(stage.downsample, x)
         for block in stage.blocks:
             x = x + block.drop_path1(shifted_window_attention(block, block.norm1(x)))
             x = x + block.drop_path2(block.mlp(block.norm2(x)))
@@ -48,11 +49,20 @@ def swin_maps(swin: SwinTransformer, pixel_values: Tensor) -> list[Tensor]:
     return maps
 
 
+def merge_patches(merging: PatchMerging, x: Tensor) -> Tensor:
+    """Every 2 × 2 patches into one (§3.1): (B, H, W, C) → (B, H/2, W/2, 2C), rounded up; odd sizes are padded."""
+    x = F.pad(x, (0, 0, 0, padding(x.shape[2], 2), 0, padding(x.shape[1], 2)))
+    x = (
+        x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)
+    )  # (B, H/2, W/2, column·row·C)
+    return merging.reduction(merging.norm(x))
+
+
 def shifted_window_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     """Self-attention inside windows, shifted by half a window in odd blocks (§3.2): (B, H, W, C) → (B, H, W, C)."""
     B, H, W, C = x.shape
     side, shift = block.window_size[0], block.shift_size[0]
-    x = F.pad(x, (0, 0, 0, -W % side, 0, -H % side))
+    x = F.pad(x, (0, 0, 0, padding(W, side), 0, padding(H, side)))
     rows, columns = x.shape[1] // side, x.shape[2] // side
     if shift:
         x = torch.roll(x, (-shift, -shift), dims=(1, 2))
@@ -95,6 +105,11 @@ def shift_mask(rows: int, columns: int, side: int, shift: int, like: Tensor) -> 
     region = (row[:, None, :, None] * 2 + column[None, :, None, :]).view(rows * columns, side * side)  # (windows, T)
     apart = region[:, None, :, None] != region[:, None, None, :]
     return torch.zeros((), dtype=like.dtype, device=like.device).masked_fill(apart, -100.0)
+
+
+def padding(length: int, multiple: int) -> int:
+    """What is missing to the next multiple. (Written without %, which symbolic sizes simplify less well.)"""
+    return -(-length // multiple) * multiple - length
 
 
 def window_side(relative_position_bias_table: Tensor) -> int:
