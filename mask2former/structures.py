@@ -106,10 +106,10 @@ class PhotoSizes:
 class Segment:
     """One segment found in a photo."""
 
-    id: int  # its value in the id map, ≥ 1; label_id + 1 … never reused inside one result
+    id: int  # its value in the id map: 1, 2, 3, …; in a semantic map label_id, from 0
     label_id: int  # position in the model's class list, 0 … K − 1
     label: str
-    score: float  # 0..1
+    score: float  # 0..1; semantic segmentation gives a region none, it is 1
     area: int  # pixels of the photo
     box: tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the photo, x1 and y1 exclusive
     is_thing: bool

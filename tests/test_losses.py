@@ -284,6 +284,9 @@ def test_what_does_not_belong_together_is_refused():
         Criterion(4)(outputs, random_targets(3, 2, K=4))
     with pytest.raises(ValueError, match="labels run from 5 to 5: expected 0 to 4"):
         criterion(outputs, [Targets(torch.tensor([5]), torch.ones(1, 48, 64, dtype=torch.bool))] * 2)
+    points = [criterion.draw_points(3, target) for target in random_targets(2, 1)]
+    with pytest.raises(ValueError, match=r"for 3 predictions and 1 masks: expected \(3, P, 2\), \(3, 1, O, 2\)"):
+        criterion(outputs, random_targets(1, 1), points=points)
     outputs.auxiliary[0].mask_features = outputs.mask_features.clone()
     with pytest.raises(ValueError, match="mask features of their own"):
         criterion(outputs, random_targets(1, 1))

@@ -74,6 +74,7 @@ def one_process(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_contrast_with_each_others_images(tmp_path):
     """The mean over two processes is the loss of the joint batch, and so are the gradients."""
     multiprocessing.spawn(one_process, (str(tmp_path),), nprocs=2)

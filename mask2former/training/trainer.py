@@ -1,0 +1,169 @@
+"""The training loop, on one screen.
+
+`torchrun --nproc-per-node 8 your_script.py` trains on eight GPUs; nothing in a script that calls `train` changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from mask2former.structures import Targets
+from mask2former.training.batches import BatchOrder, SeededDataset, collate, seed_of
+from mask2former.training.checkpoint import load_checkpoint, save_checkpoint
+from mask2former.training.log import Log
+from mask2former.training.optimizer import AveragedWeights, lr_factor, parameter_groups, scaled_lr
+from mask2former.training.processes import Processes, checkpoint_activations
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. The defaults are the papers', but for the number of steps (theirs: 368,750 on COCO)."""
+
+    steps: int = 10_000
+    batch_size: int = 16  # images a step, all processes and passes together
+    accumulate: int = 1  # passes a step is split into, to save memory; each is normalised by its own targets
+    lr: float | None = None  # None: 1e-4 for 16 images a step, linearly less or more for fewer or more
+    backbone_multiplier: float = 0.1  # of the learning rate
+    weight_decay: float = 0.05  # not of norms and embeddings
+    schedule: str = "poly"  # or "step", "constant"
+    warmup: int = 0  # steps over which the learning rate rises
+    clip: float = 0.01  # largest norm of the gradient of all parameters together
+    precision: str = "fp32"  # "bf16", "fp16" (autocast; parameters stay float32)
+    average: float | None = None  # decay of the moving average of the weights, such as 0.9999
+    compile: bool = False
+    checkpoint_activations: bool = False  # compute each block's activations again in the backward pass: less memory
+    shard: bool = False  # several GPUs: split parameters and optimiser state among them (FSDP2), not only images
+    workers: int = 4  # processes that read images, for each training process
+    seed: int = 0
+    log_every: int = 20  # steps
+    save_every: int = 1000
+    evaluate_every: int = 0  # 0: only at the end
+    tensorboard: bool = False
+
+    def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision {self.precision!r}: expected one of {sorted(PRECISIONS)}")
+        if min(self.steps, self.batch_size, self.accumulate, self.log_every, self.save_every) < 1:
+            raise ValueError(f"steps, batch_size, accumulate, log_every and save_every must be positive: {self}")
+        lr_factor(0, self.steps, self.schedule)
+
+
+# What a continued run may set differently: nothing here changes what a step computes, but for the run's length.
+MAY_CHANGE = frozenset(
+    ("steps", "accumulate", "compile", "checkpoint_activations", "shard", "workers", "log_every", "save_every")
+) | {"evaluate_every", "tensorboard"}
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    criterion: nn.Module,
+    settings: Settings,
+    output: str | Path,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    resume: bool = False,
+) -> nn.Module:
+    """Train `model` in place and return it; at the end it holds the averaged weights where `settings` ask for them.
+
+    Where parameters are sharded they stay so; `checkpoint.trained_weights` reads them whole from the last checkpoint.
+
+    Arguments:
+        model: `model(pixel_values, *inputs) -> Outputs`, on the CPU or on this process's device.
+        dataset: items (pixel_values (3, H, W) normalised, Targets at H × W, further inputs of the model …). What is
+            random in it must use the generators of torch, numpy or Python.
+        criterion: `criterion(outputs, targets) -> (terms, total)`; its parameters are trained too.
+        output: a folder for `checkpoint.pt` and `metrics.jsonl` (a line with loss and terms each `log_every` steps,
+            and one for each evaluation).
+        evaluate: called with the model in eval mode; its numbers are logged. With several processes all of them call
+            it, so that they can share the work.
+        resume: continue from the checkpoint in `output`, if there is one. Killed at any moment and resumed, a run
+            computes what it would have computed otherwise (on a GPU up to the order in which kernels add).
+    Raises FileExistsError where `output` holds a checkpoint and `resume` is False, ValueError where it was begun with
+    other settings, FloatingPointError where a loss is not finite, RuntimeError where the gradient is not.
+    """
+    output, run = Path(output), Processes.join()
+    device, autocast_dtype = run.device(model), PRECISIONS[settings.precision]
+    path = output / "checkpoint.pt"
+    if path.exists() and not resume:
+        raise FileExistsError(f"{path} exists: resume that run, or choose another folder")
+    learner = Learner(model.to(device), criterion.to(device)).train()
+    if settings.checkpoint_activations:
+        checkpoint_activations(model)
+    if settings.compile:
+        model.compile()
+    parallel = run.parallelize(learner, settings.shard)
+    lr = settings.lr or scaled_lr(settings.batch_size)
+    groups = parameter_groups(learner, lr, settings.weight_decay, settings.backbone_multiplier)
+    optimizer = torch.optim.AdamW(groups, lr)
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+    average = AveragedWeights(learner, settings.average) if settings.average else None
+    state = learner, optimizer, scaler, average, asdict(settings)
+    start = load_checkpoint(path, *state, MAY_CHANGE) if path.exists() else 0
+    config = model.config.to_dict() if hasattr(model, "config") else None
+
+    order = BatchOrder(
+        len(dataset), settings.batch_size, settings.steps, start, settings.accumulate, *run.place, settings.seed
+    )
+    loader = DataLoader(
+        SeededDataset(dataset, settings.seed), batch_sampler=order, num_workers=settings.workers, collate_fn=collate,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    batches = iter(loader)
+    log = Log(output, start, settings.steps, settings.tensorboard, enabled=run.is_first)
+    log.say(f"{settings.batch_size} images a step, learning rate {lr:g} (1e-4 × images / 16 unless given)")
+    for step in log.progress(range(start, settings.steps)):
+        torch.manual_seed(seed_of(settings.seed, "step", step, run.rank))
+        factor = lr_factor(step, settings.steps, settings.schedule, settings.warmup)
+        for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
+            group["lr"] = base_lr * factor
+        for turn in range(settings.accumulate):
+            batch = next(batches).to(device)
+            run.synchronize_gradients(parallel, turn == settings.accumulate - 1)
+            with torch.autocast(device.type, autocast_dtype, enabled=settings.precision != "fp32"):
+                terms, total = parallel(*batch)
+            scaler.scale(total / settings.accumulate).backward()
+        scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip, error_if_nonfinite=settings.precision != "fp16")
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        if average:
+            average.update()
+
+        done = step + 1
+        if done % settings.log_every == 0 or done == settings.steps:
+            log.losses(done, run.mean({"loss": total, **terms}), lr=lr * factor, grad_norm=float(norm))
+        if done % settings.save_every == 0 or done == settings.steps:
+            save_checkpoint(path, done, *state, config, write=run.is_first)
+        if evaluate and (done == settings.steps or settings.evaluate_every and done % settings.evaluate_every == 0):
+            with average.applied() if average else nullcontext():
+                model.eval()
+                log.scores(done, evaluate(model))
+                model.train()
+    log.close()
+    if average:
+        average.swap()
+    return model
+
+
+class Learner(nn.Module):
+    """Model and criterion as one module, so that a training pass is one forward for whatever wraps it."""
+
+    def __init__(self, model: nn.Module, criterion: nn.Module):
+        super().__init__()
+        self.model, self.criterion = model, criterion
+
+    def forward(self, pixel_values: Tensor, targets: list[Targets], inputs: tuple) -> tuple[dict[str, Tensor], Tensor]:
+        terms, total = self.criterion(self.model(pixel_values, *inputs), targets)
+        return {name: term.detach() for name, term in terms.items()}, total
