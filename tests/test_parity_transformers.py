@@ -80,8 +80,8 @@ def test_gradients_in_float64(pair):
 @pytest.mark.parametrize("backbone", ["swin_tiny", "resnet50"])
 def test_real_size_in_float32(backbone, tmp_path):
     """Swin-T and ResNet-50 as published, 133 classes, on a photo."""
-    from transformers import ResNetConfig, SwinConfig
     from torchvision.transforms.functional import pil_to_tensor
+    from transformers import ResNetConfig, SwinConfig
 
     stages = ["stage1", "stage2", "stage3", "stage4"]
     config = SwinConfig(out_features=stages) if backbone == "swin_tiny" else ResNetConfig(out_features=stages)

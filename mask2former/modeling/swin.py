@@ -9,7 +9,6 @@ Shape letters: B images, H × W a stage's map, C its channels, M heads, w the wi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +29,7 @@ def create_swin(name: str, options: Mapping[str, Any], drop_path_rate: float, pr
     for stage in swin.layers:
         for block in stage.blocks:
             block.attn_mask = None  # made for one image size; ours is made for the map at hand
+            block.__class__ = PaddedFirstBlock
     return swin
 
 
@@ -43,10 +43,18 @@ def swin_maps(swin: SwinTransformer, pixel_values: Tensor) -> list[Tensor]:
         if maps:
             x = merge_patches(stage.downsample, x)
         for block in stage.blocks:
-            x = x + block.drop_path1(shifted_window_attention(block, block.norm1(x)))
-            x = x + block.drop_path2(block.mlp(block.norm2(x)))
+            x = block(x)
         maps.append(x)
     return maps
+
+
+class PaddedFirstBlock(SwinTransformerBlock):
+    """timm's block, its modules and parameters, with the attention of this file."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → (B, H, W, C)."""
+        x = x + self.drop_path1(shifted_window_attention(self, self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
 def merge_patches(merging: PatchMerging, x: Tensor) -> Tensor:
@@ -110,8 +118,3 @@ def shift_mask(rows: int, columns: int, side: int, shift: int, like: Tensor) -> 
 def padding(length: int, multiple: int) -> int:
     """What is missing to the next multiple. (Written without %, which symbolic sizes simplify less well.)"""
     return -(-length // multiple) * multiple - length
-
-
-def window_side(relative_position_bias_table: Tensor) -> int:
-    """The window's side w, from the (2w − 1)² rows of a relative position bias table."""
-    return (math.isqrt(len(relative_position_bias_table)) + 1) // 2

@@ -1,0 +1,221 @@
+"""Segments as files: COCO's results, panopticapi's PNG and JSON, semantic PNG, overlay.
+
+Shape letters: H × W the photo, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from mask2former.structures import ClassInfo, Segment
+
+if TYPE_CHECKING:
+    from mask2former.inference.segmentation import Segmentation
+
+FORMATS = ("coco", "panoptic", "semantic")
+FORMAT_OF_TASK = {"panoptic": "panoptic", "instance": "coco", "semantic": "semantic"}
+NO_CLASS = 255  # in a semantic PNG; 65535 where there are more classes than that
+
+
+class ResultWriter:
+    """Writes results into a folder: the pictures as they come, the JSON files, one for all results, at the end.
+
+    NAME.TASK.jpg is the overlay, NAME.panoptic.png and NAME.semantic.png the formats of those names; panoptic.json and
+    coco.json, after `prefix`, are about all of them. Every file is written under another name first, so that none is
+    ever there in part.
+    """
+
+    def __init__(
+        self, folder: str | Path, formats: Sequence[str] | None = None, overlay: bool = True, prefix: str = ""
+    ):
+        """formats: some of FORMATS for every result; None for that of its task, where what it needs is installed."""
+        if unknown := [name for name in formats or () if name not in FORMATS]:
+            raise ValueError(f"format {unknown[0]!r}: expected some of {FORMATS}")
+        self.folder, self.formats, self.overlay, self.prefix = Path(folder), formats, overlay, prefix
+        self.coco: list[dict[str, Any]] | None = None
+        self.panoptic: dict[str, Any] | None = None
+        self.written: list[Path] = []
+
+    def add(self, result: Segmentation) -> None:
+        formats = formats_of(result.task) if self.formats is None else self.formats
+        image_id = image_id_of(result.name)
+        if self.overlay:
+            self._write_image(f"{result.name}.{result.task}.jpg", result.overlay())
+        if "coco" in formats:
+            self.coco = (self.coco or []) + result.to_coco(image_id)
+        if "panoptic" in formats:
+            picture, annotation = result.to_panoptic(image_id)
+            self._write_image(annotation["file_name"], picture)
+            self.panoptic = self.panoptic or panoptic_json(result.classes)
+            height, width = result.size
+            image = {"id": image_id, "file_name": annotation["file_name"], "height": height, "width": width}
+            self.panoptic["images"].append(image)
+            self.panoptic["annotations"].append(annotation)
+        if "semantic" in formats:
+            self._write_image(f"{result.name}.semantic.png", result.to_semantic())
+
+    def close(self) -> list[Path]:
+        """Write the JSON files. Returns all that was written."""
+        for name, content in (("coco", self.coco), ("panoptic", self.panoptic)):
+            if content is not None:
+                text = json.dumps(content)
+                self._write(
+                    f"{self.prefix}{name}.json", lambda path, text=text: path.write_text(text, encoding="utf-8")
+                )
+        return self.written
+
+    def _write_image(self, name: str, picture: Image.Image) -> None:
+        # maps of ids are small even with little compression, which is several times faster
+        options = {"quality": 92} if name.endswith(".jpg") else {"compress_level": 1}
+        self._write(name, lambda path: picture.save(path, **options))
+
+    def _write(self, name: str, write: Callable[[Path], Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / name
+        temporary = path.with_name(f".{os.getpid()}.{name}")
+        try:
+            write(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self.written.append(path)
+
+
+def formats_of(task: str) -> list[str]:
+    """A task's own format; none, with a warning, where COCO's needs a library that is not installed."""
+    wanted = FORMAT_OF_TASK[task]
+    if wanted == "coco":
+        try:
+            rle_encoder()
+        except ImportError as error:
+            warnings.warn(f"coco.json is left out: {error}", stacklevel=2)
+            return []
+    return [wanted]
+
+
+def coco_results(
+    segments: Sequence[Segment],
+    mask: Callable[[int], np.ndarray],
+    classes: Sequence[ClassInfo],
+    image_id: int | str,
+) -> list[dict[str, Any]]:
+    """COCO's results of a photo; mask: the (H, W) bool mask of the n-th segment.
+
+    No bbox: where there is one, pycocotools takes its area for the segment's and misjudges what is small or large.
+    """
+    encode = rle_encoder()
+    return [
+        {
+            "image_id": image_id,
+            "category_id": classes[segment.label_id].dataset_id,
+            "segmentation": encode(mask(n)),
+            "area": segment.area,
+            "score": segment.score,
+        }
+        for n, segment in enumerate(segments)
+    ]
+
+
+def rle_encoder() -> Callable[[np.ndarray], dict[str, Any]]:
+    """A function from an (H, W) bool mask to COCO's compressed run lengths, {"size", "counts"}, ready for JSON."""
+    try:
+        from hotcoco import mask as library
+    except ImportError:
+        try:
+            from pycocotools import mask as library
+        except ImportError:
+            raise ImportError(
+                "COCO's run-length encoding needs hotcoco or pycocotools: install the extra `eval`"
+            ) from None
+
+    def encode(mask: np.ndarray) -> dict[str, Any]:
+        counts = library.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]  # column by column, as COCO has it
+        return {"size": list(mask.shape), "counts": counts.decode() if isinstance(counts, bytes) else counts}
+
+    return encode
+
+
+def panoptic_results(
+    ids: np.ndarray, segments: Sequence[Segment], classes: Sequence[ClassInfo], image_id: int | str, file_name: str
+) -> tuple[Image.Image, dict[str, Any]]:
+    """COCO's panoptic format for an (H, W) id map: a picture of R + 256 G + 65536 B = id, and its annotation.
+
+    Areas and boxes are those of the map, where an instance may be partly or wholly hidden by a surer one.
+    """
+    colors = np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], -1).astype(np.uint8)
+    areas = np.bincount(position_of(ids, [s.id for s in segments]).ravel(), minlength=len(segments) + 1)[1:].tolist()
+    infos = []
+    for segment, area in zip(segments, areas, strict=True):
+        if not area:
+            continue
+        info = classes[segment.label_id]
+        box = coco_box(segment) if area == segment.area else visible_box(ids == segment.id)
+        infos.append(
+            {
+                "id": segment.id,
+                "category_id": info.dataset_id,
+                "isthing": int(info.is_thing),
+                "iscrowd": 0,
+                "bbox": box,
+                "area": area,
+                "score": segment.score,
+            }
+        )
+    return Image.fromarray(colors), {"image_id": image_id, "file_name": file_name, "segments_info": infos}
+
+
+def panoptic_json(classes: Sequence[ClassInfo]) -> dict[str, Any]:
+    """The JSON file beside panoptic PNGs, with no image in it yet."""
+    categories = [
+        {"id": c.dataset_id, "name": c.name, "isthing": int(c.is_thing), "color": list(c.color)} for c in classes
+    ]
+    return {"images": [], "annotations": [], "categories": categories}
+
+
+def semantic_picture(ids: np.ndarray, labels: Mapping[int, int], classes: Sequence[ClassInfo]) -> Image.Image:
+    """A PNG's worth of class positions for an (H, W) id map and the label id of each id, 255 (or 65535) for none;
+    viewers show it in the classes' colours, where they are few enough for a palette."""
+    many = len(classes) > NO_CLASS
+    table = np.full(len(labels) + 1, 65535 if many else NO_CLASS, np.uint16 if many else np.uint8)
+    table[1:] = list(labels.values())
+    picture = Image.fromarray(table[position_of(ids, list(labels))])
+    if not many:
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(classes)] = [c.color for c in classes]
+        picture.putpalette(palette.tobytes())
+    return picture
+
+
+def position_of(ids: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
+    """(H, W) ids to 1 + the position of each among some numbers, 0 where it is none of them. Ids may be large."""
+    if not numbers:
+        return np.zeros(ids.shape, np.int64)
+    order = np.argsort(numbers)
+    numbers = np.asarray(numbers)[order]
+    place = np.searchsorted(numbers, ids).clip(max=len(numbers) - 1)
+    return np.where(numbers[place] == ids, order[place] + 1, 0)
+
+
+def image_id_of(name: str) -> int | str:
+    """A photo's id from its file's name: COCO's photos are named after their ids."""
+    return int(name) if name.isascii() and name.isdigit() else name
+
+
+def coco_box(segment: Segment) -> list[int]:
+    """x, y, width, height."""
+    x0, y0, x1, y1 = segment.box
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def visible_box(mask: np.ndarray) -> list[int]:
+    """x, y, width, height of an (H, W) mask that is not empty."""
+    y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [int(x[0]), int(y[0]), int(x[-1] - x[0]) + 1, int(y[-1] - y[0]) + 1]

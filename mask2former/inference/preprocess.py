@@ -1,0 +1,195 @@
+"""From a photo in any form to what the network takes, and a record of how to get back.
+
+Shape letters: H × W the photo, h × w the padded input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+
+from mask2former.structures import PhotoSizes, Protocol
+
+PRESETS = ("paper", "hub")
+HUB_SIZE = (384, 384)  # what the preprocessor_config.json files of the published models say
+MAX_PIXELS = 150_000_000  # of one photo; more is taken for a mistake
+
+
+class PhotoError(ValueError):
+    """A photo that cannot be read, or is none: which one, and why."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, normalise, pad.
+
+    A photo is resized to `short_side`, or to less if its other side would exceed `long_side`; or to `exact_size`
+    (height, width) whatever its shape. Then it is normalised, and padded with the mean colour at the bottom and at the
+    right to the next multiple of `divisor`: of its own size only, because the network sees the padding.
+    """
+
+    short_side: int = 800
+    long_side: int = 1333
+    exact_size: tuple[int, int] | None = None
+    mean: tuple[float, float, float] = Protocol.pixel_mean
+    std: tuple[float, float, float] = Protocol.pixel_std
+    divisor: int = 32
+
+    @classmethod
+    def from_protocol(
+        cls, protocol: Protocol, preset: str = "paper", size: int | tuple[int, int] | None = None
+    ) -> Preprocess:
+        """As a model was tested.
+
+        preset: "paper" as the papers' scores were taken; "hub" 384 × 384 whatever the photo's shape, as the published
+            `preprocessor_config.json` files have it, which costs accuracy.
+        size: instead of the preset's a short side, with the long side in proportion, or an exact (height, width).
+        """
+        if preset not in PRESETS:
+            raise ValueError(f"preset {preset!r}: expected one of {PRESETS}")
+        short, long, exact = protocol.short_side, protocol.long_side, HUB_SIZE if preset == "hub" else None
+        if isinstance(size, int):
+            short, long, exact = size, round(size * long / short), None
+        elif size is not None:
+            exact = tuple(size)
+        wanted = exact or (short,)
+        if len(wanted) > 2 or not all(isinstance(side, int) and side > 0 for side in wanted):
+            raise ValueError(f"size={size!r}: expected a short side, or (height, width), in pixels")
+        return cls(short, long, exact, protocol.pixel_mean, protocol.pixel_std)
+
+    def sizes(self, photo: tuple[int, int]) -> PhotoSizes:
+        """What becomes of a photo of some (height, width)."""
+        resized = self.exact_size or shortest_edge_size(photo, self.short_side, self.long_side)
+        padded = tuple(-(-side // self.divisor) * self.divisor for side in resized)
+        return PhotoSizes(tuple(photo), resized, padded)
+
+    def __call__(self, photo: Image.Image) -> tuple[Tensor, PhotoSizes]:
+        """An upright RGB photo to (3, h, w) float32 pixel values, and its sizes."""
+        sizes = self.sizes((photo.height, photo.width))
+        if sizes.resized != sizes.photo:
+            # on 8-bit values and with antialiasing, as the published models were trained and tested
+            photo = photo.resize(sizes.resized[::-1], Image.Resampling.BILINEAR)
+        values = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float()  # (3, H, W)
+        values = (values - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+        (height, width), (padded_height, padded_width) = sizes.resized, sizes.padded
+        return F.pad(values, (0, padded_width - width, 0, padded_height - height)), sizes
+
+
+def shortest_edge_size(photo: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
+    """The (height, width) with the shorter side `short_side`, or less if the longer one would exceed `long_side`."""
+    scale = short_side / min(photo)
+    height, width = (short_side if side == min(photo) else scale * side for side in photo)
+    if max(height, width) > long_side:
+        scale = long_side / max(height, width)
+        height, width = height * scale, width * scale
+    return max(1, int(height + 0.5)), max(1, int(width + 0.5))
+
+
+def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An upright 8-bit RGB picture from a path, a PIL image, an (H, W, 3) uint8 array, or a (3, H, W) tensor that is
+    uint8 or float from 0 to 1.
+
+    Pictures of any mode are taken: grey, palette, 16 bits (scaled to 8), CMYK, with transparency (over white). Files
+    are turned as their EXIF entry says. Raises FileNotFoundError, or PhotoError for what is not a photo or has more
+    than `max_pixels`.
+    """
+    if isinstance(source, str | Path):
+        return _from_file(Path(source), max_pixels)
+    if isinstance(source, Image.Image):
+        name, read = "the PIL image", _to_rgb
+    elif isinstance(source, np.ndarray):
+        name, read = "the array", _from_array
+    elif isinstance(source, Tensor):
+        name, read = "the tensor", _from_tensor
+    else:
+        raise PhotoError(
+            f"a photo is {type(source).__name__}: expected a path, a PIL image, an (H, W, 3) uint8 array, "
+            "a (3, H, W) tensor, or a list of these"
+        )
+    return _checked(read, source, name, max_pixels)
+
+
+def _from_file(path: Path, max_pixels: int) -> Image.Image:
+    if not path.exists():
+        hint = "; download it first" if "://" in str(path) or str(path).startswith(("http:/", "https:/")) else ""
+        raise FileNotFoundError(f"{path}: no such photo{hint}")
+    if path.is_dir():
+        raise PhotoError(f"{path} is a folder: give the photos in it")
+    if not path.stat().st_size:
+        raise PhotoError(f"{path} is empty (0 bytes)")
+    try:
+        with Image.open(path) as picture:
+            return _checked(_to_rgb, picture, str(path), max_pixels)
+    except UnidentifiedImageError:
+        raise PhotoError(f"{path} is not a picture, whatever its name says") from None
+    except Image.DecompressionBombError as error:
+        raise PhotoError(f"{path} is absurdly large: {error}") from None
+
+
+def _checked(read: Callable[[Any], Image.Image], source: Any, name: str, max_pixels: int) -> Image.Image:
+    """read(source), with the name of the source in the error."""
+    try:
+        photo = source if isinstance(source, Image.Image) else read(source)
+        if photo.width * photo.height > max_pixels:  # before a file is decoded
+            raise PhotoError(f"absurdly large, {photo.width} × {photo.height}; shrink it, or raise max_pixels")
+        photo = read(source) if photo is source else photo
+        if not photo.width or not photo.height:
+            raise PhotoError(f"without a pixel, {photo.width} × {photo.height}")
+    except PhotoError as error:
+        raise PhotoError(f"{name} is {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise PhotoError(f"{name} is broken or of an unknown kind: {error}") from error
+    return photo
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    picture.load()
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return _from_deep(np.asarray(picture).astype(np.float32), picture.mode)
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _from_deep(values: np.ndarray, mode: str) -> Image.Image:
+    """Grey (H, W) of more than 8 bits: integers of 16, or what fits in 8; floats from 0 to 1, or to 255."""
+    peak = values.max(initial=0)
+    full = (1.0 if peak <= 1 else 255.0) if mode == "F" else (255.0 if mode == "I" and peak <= 255 else 65535.0)
+    if not np.isfinite(values).all() or values.min(initial=0) < 0 or peak > full:
+        raise PhotoError(f"of mode {mode} with values from {values.min():g} to {peak:g}; convert it to 8 bits")
+    return Image.fromarray(np.rint(values * (255 / full)).astype(np.uint8)).convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        hint = "; transpose it" if array.ndim == 3 and array.shape[0] == 3 else ""
+        raise PhotoError(f"{array.dtype} of shape {array.shape}: expected uint8 (H, W, 3), RGB{hint}")
+    if not array.size:
+        raise PhotoError(f"without a pixel, of shape {array.shape}")
+    return Image.fromarray(array)
+
+
+def _from_tensor(tensor: Tensor) -> Image.Image:
+    if tensor.ndim != 3 or tensor.shape[0] != 3 or not (tensor.dtype == torch.uint8 or tensor.is_floating_point()):
+        hint = "; permute it" if tensor.ndim == 3 and tensor.shape[2] == 3 else ""
+        raise PhotoError(
+            f"{tensor.dtype} of shape {tuple(tensor.shape)}: expected (3, H, W), RGB, uint8 or float from 0 to 1{hint}"
+        )
+    if not tensor.numel():
+        raise PhotoError(f"without a pixel, of shape {tuple(tensor.shape)}")
+    if tensor.is_floating_point():
+        low, high = tensor.min().item(), tensor.max().item()
+        if not 0 <= low <= high <= 1:  # NaN fails too
+            raise PhotoError(f"float with values from {low:g} to {high:g}: expected 0 to 1, not normalised")
+        tensor = (tensor.float() * 255).round().to(torch.uint8)
+    return Image.fromarray(tensor.permute(1, 2, 0).contiguous().cpu().numpy())

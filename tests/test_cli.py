@@ -1,0 +1,145 @@
+"""The program: what it writes, what it says, and its exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import weights
+from mask2former.cli import find_photos, main, unique_names
+from mask2former.modeling.model import Mask2Former
+from oneformer.__main__ import main as oneformer_main
+from tests.test_predictor import toy
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for family in ("mask2former", "oneformer"):
+        weights.save_model(toy(family).float(), folder / family)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of three photos, a broken one, and a file that is none."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name, size in (("a.jpg", (60, 80)), ("b.PNG", (80, 60)), ("c.jpg", (60, 80))):
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / name)
+    (folder / "broken.jpg").write_text("not a photo")
+    (folder / "notes.txt").write_text("not a photo either")
+    return folder
+
+
+def test_predict_writes_overlay_and_the_tasks_format(models, photos, tmp_path, capsys):
+    output = tmp_path / "out"
+    code = main(["predict", str(photos / "a.jpg"), str(photos / "b.PNG"), "--model", str(models / "mask2former"),
+                 "--output", str(output)])  # fmt: skip
+    assert code == 0
+    names = {"a.panoptic.jpg", "a.panoptic.png", "b.panoptic.jpg", "b.panoptic.png", "panoptic.json"}
+    assert {path.name for path in output.iterdir()} == names
+    content = json.loads((output / "panoptic.json").read_text())
+    assert [a["file_name"] for a in content["annotations"]] == ["a.panoptic.png", "b.panoptic.png"]
+    said = capsys.readouterr().out
+    count = sum(len(a["segments_info"]) for a in content["annotations"])
+    assert f"panoptic: {count} segments" in said and "2 photos in" in said
+    assert all(part in said for part in ("reading", "network", "post-processing", "writing"))
+
+
+def test_a_broken_photo_does_not_stop_the_others(models, photos, tmp_path, capsys):
+    code = main(["predict", str(photos), "--model", str(models / "mask2former"), "--output", str(tmp_path / "out"),
+                 "--task", "semantic", "--format", "semantic", "--batch-size", "2"])  # fmt: skip
+    assert code == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{name}.semantic.png" for name in "abc"}
+    said = capsys.readouterr()
+    assert "1 of 4 photos failed" in said.err and "broken.jpg is not a picture" in said.err
+    assert "3 photos in" in said.out
+
+
+def test_all_tasks_and_formats(models, photos, tmp_path):
+    pytest.importorskip("hotcoco")
+    photo = str(photos / "a.jpg")
+    for program, family in ((main, "mask2former"), (oneformer_main, "oneformer")):
+        output = tmp_path / family
+        command = ["predict", photo, "--model", str(models / family), "--output", str(output)]
+        assert program([*command, "--task", "all", "--size", "64x96"]) == 0
+        assert {path.name for path in output.iterdir()} == {
+            "a.panoptic.jpg", "a.instance.jpg", "a.semantic.jpg", "a.panoptic.png", "a.semantic.png", "panoptic.json",
+            "coco.json",
+        }  # fmt: skip
+        assert program([*command, "--task", "instance", "--threshold", "0.999", "--format", "coco"]) == 0
+        assert json.loads((output / "coco.json").read_text()) == []
+    only = tmp_path / "only"
+    assert main([*command[:-1], str(only), "--overlay"]) == 0
+    assert [path.name for path in only.iterdir()] == ["a.panoptic.jpg"]
+
+
+def test_what_cannot_be_done_is_said_in_one_line(models, photos, tmp_path, capsys):
+    model = ["--model", str(models / "mask2former")]
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        (["predict", *model], "no photo given"),
+        (["predict", "a.jpg"], "no model given"),
+        (["predict", "a.jpg", *model, "--task", "all", "--format", "coco"], "leave --format out"),
+        (["predict", "a.jpg", *model, "--task", "semantic", "--threshold", "0.5"], "no meaning for semantic"),
+        (["predict", str(tmp_path / "empty"), *model], "holds no picture"),
+        (["predict", str(tmp_path / "*.jpg"), *model], "matches nothing"),
+        (["predict", "a.jpg", "--model", "mask2former_swin_tny_coco_panoptic"], "mask2former_swin_tiny_coco_panoptic"),
+        (["predict", "a.jpg", *model, "--batch-size", "0"], "batch_size=0"),
+        (["models", "nothing*"], "no published model matches"),
+        (["convert", str(tmp_path / "none.pkl"), "x", "--to", "hub"], "does not exist"),
+    ):
+        assert main(arguments) == 2
+        said = capsys.readouterr()
+        assert message in said.err and "Traceback" not in said.err and not said.out
+    assert main(["predict", str(tmp_path / "none.jpg"), *model]) == 1
+    assert "none.jpg: no such photo" in capsys.readouterr().err
+    for arguments in (["predict", "a.jpg", "--task", "panoptik"], ["predict", "a.jpg", "--size", "axb"], []):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+
+
+def test_convert_there_and_back(models, tmp_path, capsys):
+    source = models / "mask2former"
+    for step, to in (("hub", "hub"), ("file.pkl", "original"), ("native", "native")):
+        assert main(["convert", str(source), str(tmp_path / step), "--to", to]) == 0
+        assert f"written to {tmp_path / step}" in capsys.readouterr().out
+        source = tmp_path / step
+    before, after = (weights.create_model(path) for path in (models / "mask2former", source))
+    assert isinstance(after, Mask2Former)
+    assert all((value == after.state_dict()[name]).all() for name, value in before.state_dict().items())
+
+
+def test_models_are_listed_with_the_licence_of_their_weights(capsys):
+    assert main(["models", "*swin_tiny_coco*"]) == 0
+    said = capsys.readouterr().out
+    assert "mask2former_swin_tiny_coco_panoptic" in said and "CC-BY-NC" in said and "PQ 53.2" in said
+    assert oneformer_main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) >= 20 and all(line.startswith("oneformer_") for line in lines)
+
+
+def test_photos_are_found_and_named(photos):
+    assert [path.name for path in find_photos([str(photos)])] == ["a.jpg", "b.PNG", "broken.jpg", "c.jpg"]
+    assert [path.name for path in find_photos([str(photos / "c.jpg"), str(photos / "*.jpg"), "x.jpg"])] == [
+        "c.jpg", "a.jpg", "broken.jpg", "x.jpg",
+    ]  # fmt: skip
+    paths = [Path("one/a.jpg"), Path("two/A.png"), Path("a_2.jpg"), Path("b.jpg")]
+    assert unique_names(paths) == ["a", "A_2", "a_2_2", "b"]
+
+
+@pytest.mark.parametrize("package", ["mask2former", "oneformer"])
+def test_both_programs_answer(package):
+    said = subprocess.run(
+        [sys.executable, "-m", package, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.startswith(f"usage: {package} ") and "predict" in said.stdout
