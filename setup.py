@@ -20,6 +20,7 @@ setup(
     python_requires=">=3.10",
     packages=[
         "mask2former",
+        "mask2former.commands",
         "mask2former.data",
         "mask2former.evaluation",
         "mask2former.inference",

@@ -11,6 +11,11 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
+from mask2former.commands.evaluate import evaluate, evaluate_options
+from mask2former.commands.inspect import inspect, inspect_options
+from mask2former.commands.options import size
+from mask2former.commands.train import train, train_options
+
 # Imports of the heavy parts are inside the commands, so that --help answers at once.
 
 
@@ -56,7 +61,7 @@ def predict_options(command: argparse.ArgumentParser) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the network"
     )
     command.add_argument("--batch-size", type=int, default=1, help="photos of equal size that are segmented together")
-    command.add_argument("--size", type=size_argument, metavar="SHORT|HxW", help="instead of the preset's size")
+    command.add_argument("--size", type=size, metavar="SHORT|HxW", help="instead of the preset's size")
     command.add_argument("--preset", choices=("paper", "hub"), default="paper", help="how photos are resized")
     command.add_argument(
         "--threshold",
@@ -151,6 +156,9 @@ def models(options: argparse.Namespace) -> int:
 
 COMMANDS = {
     "predict": (predict_options, predict),
+    "evaluate": (evaluate_options, evaluate),
+    "train": (train_options, train),
+    "inspect": (inspect_options, inspect),
     "convert": (convert_options, convert),
     "models": (models_options, models),
 }
@@ -213,17 +221,6 @@ def unique_names(photos: Sequence[Path]) -> list[str]:
         taken.add(name.lower())
         names.append(name)
     return names
-
-
-def size_argument(text: str) -> int | tuple[int, int]:
-    """640, or 384x384 (height × width)."""
-    try:
-        sides = tuple(int(side) for side in text.lower().replace("×", "x").split("x"))
-    except ValueError:
-        sides = ()
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a short side like 640, or HEIGHTxWIDTH like 384x384")
-    return sides if len(sides) == 2 else sides[0]
 
 
 def summary(counts: Counter, seconds: Counter, photos: int, output: Path) -> str:

@@ -151,7 +151,7 @@ def has_text_branch(state: Mapping[str, Tensor]) -> bool:
 
 def _read_native(folder: Path, values: dict[str, Any]) -> Checkpoint:
     config = _native_config(folder, values)
-    state = _read_safetensors(folder / "model.safetensors")
+    state = read_safetensors(folder / "model.safetensors")
     expected = _skeleton(config).state_dict()
     check_entries(str(folder), state, expected, optional=lambda name: name.startswith(CRITERION))
     return Checkpoint(config, state, str(folder))
@@ -180,7 +180,7 @@ def _read_hub(folder: Path, values: dict[str, Any]) -> Checkpoint:
 
 
 def _read_hub_weights(folder: Path) -> dict[str, Tensor]:
-    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_torch)):
+    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch)):
         if (folder / name).is_file():
             return read(folder / name)
         index = folder / f"{name}.index.json"
@@ -194,7 +194,7 @@ def _read_original(path: Path, dilations: Sequence[Sequence[int]] | None) -> Che
     if path.suffix == ".pkl":
         theirs = read_pickle(path)
     else:
-        content = _read_torch(path)
+        content = read_torch(path)
         theirs = content.get("model", content)
         if not isinstance(theirs, dict) or not all(isinstance(value, Tensor) for value in theirs.values()):
             raise ValueError(f"{path}: expected a dict of tensors, or one under 'model'")
@@ -237,7 +237,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -246,7 +246,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: broken or truncated ({error}); get it again") from error
 
 
-def _read_torch(path: Path) -> dict[str, Any]:
+def read_torch(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:

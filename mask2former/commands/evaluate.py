@@ -1,0 +1,88 @@
+"""The command that measures a model on a dataset."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mask2former.commands.options import (
+    class_choice,
+    data_options,
+    device_or_default,
+    first_alone,
+    judged_tasks,
+    size,
+)
+
+
+def evaluate_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model", required=True, metavar="NAME|FOLDER|FILE", help="published name, hub id, folder, .pkl or .pth"
+    )
+    command.add_argument("--data", required=True, metavar="DATA", help="see below; the split is val unless it says")
+    command.add_argument(
+        "--task",
+        "--tasks",
+        dest="tasks",
+        nargs="+",
+        choices=("panoptic", "instance", "semantic"),
+        help="default: all that the model answers and the data can judge",
+    )
+    command.add_argument("--output", type=Path, default=Path("evaluation"), metavar="FOLDER")
+    command.add_argument("--worst", type=int, default=0, metavar="N", help="draw the N worst photos of each task")
+    command.add_argument("--limit", type=int, metavar="N", help="only N photos, spread evenly over the dataset")
+    command.add_argument("--device", help="default: cuda if there is one, else cpu")
+    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    command.add_argument("--batch-size", type=int, default=1, help="photos of equal size that go together")
+    command.add_argument("--size", type=size, metavar="SHORT|HxW", help="instead of the preset's size")
+    command.add_argument("--preset", choices=("paper", "hub"), default="paper", help="how photos are resized")
+    data_options(command)
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Measure a model on a dataset by the official definitions: PQ, mask AP, mIoU.
+
+    OUTPUT holds the numbers as JSON and as a table with a line for each class. `torchrun -m mask2former evaluate …`
+    shares the photos among processes.
+    """
+    import torch
+    from tqdm import tqdm
+
+    import weights
+    from mask2former.data.datasets import open_dataset
+    from mask2former.data.inspect import spread
+    from mask2former.evaluation.evaluator import check_classes, table
+    from mask2former.evaluation.evaluator import evaluate as measure
+    from mask2former.inference.predictor import Predictor
+    from mask2former.training.processes import Processes
+
+    processes = Processes.join()
+    dataset = open_dataset(options.data, "val", class_choice(options.classes), options.background)
+    if options.limit:
+        dataset = dataset.subset(spread(len(dataset), options.limit))
+    with first_alone(processes):
+        model = weights.create_model(options.model)
+    try:
+        check_classes(model.config.classes, dataset.classes)
+    except ValueError as error:
+        raise ValueError(f"{error}; here: --classes supercategory, or --classes with the names in that order") from None
+    tasks = options.tasks or judged_tasks(model.config.protocol.tasks, dataset)
+    predictor = Predictor(
+        model,
+        processes.device(model.to(device_or_default(options.device))),
+        getattr(torch, options.dtype),
+        options.preset,
+        options.size,
+        options.batch_size,
+    )
+    with tqdm(unit="photo", disable=None if processes.is_first else True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = measure(predictor, dataset, tasks, options.output, options.worst, progress)
+    if processes.is_first:
+        print(table(report, per_class=True))
+        print(f"\nwritten to {options.output}")
+    return 0

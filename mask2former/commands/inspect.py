@@ -1,0 +1,37 @@
+"""The command that audits a dataset before anyone trains on it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mask2former.commands.options import class_choice, data_options
+
+
+def inspect_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("data", metavar="DATA", help="see below")
+    command.add_argument("--output", type=Path, default=Path("inspection"), metavar="FOLDER")
+    command.add_argument("--limit", type=int, default=1000, metavar="N", help="photos to read, spread evenly")
+    command.add_argument("--samples", type=int, default=16, metavar="N", help="photos on the contact sheet")
+    data_options(command)
+
+
+def inspect(options: argparse.Namespace) -> int:
+    """Audit a dataset: classes, sizes, broken files, and what to change.
+
+    OUTPUT holds the report as text and JSON and a contact sheet of annotated photos. The exit code is 1 where files
+    are broken.
+    """
+    from mask2former.data.inspect import inspect_dataset
+
+    report = inspect_dataset(
+        options.data,
+        options.output,
+        classes=class_choice(options.classes),
+        background=options.background,
+        photos=options.limit,
+        samples=options.samples,
+    )
+    print(report.text())
+    print(f"\nwritten to {options.output}: inspection.txt, inspection.json, samples.png")
+    return 1 if report.problems else 0

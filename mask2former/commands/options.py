@@ -1,0 +1,77 @@
+"""What the commands that work on data have in common: how a dataset, a size, a device are named."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mask2former.data.dataset import SegmentationDataset
+    from mask2former.training.processes import Processes
+
+
+def data_options(command: argparse.ArgumentParser) -> None:
+    """How a dataset is opened, and in the help what DATA may be."""
+    from mask2former.data.datasets import DATA_HELP
+
+    command.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="only these classes, in this order, or `supercategory` for COCO's coarse ones; default: the dataset's own",
+    )
+    command.add_argument(
+        "--background",
+        choices=("class", "ignore"),
+        help="folder: with classes.txt: whether mask value 0 is the first class or no class",
+    )
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.description = inspect.cleandoc(command.description or "")
+    command.epilog = f"DATA is one of\n{DATA_HELP}"
+
+
+def class_choice(names: Sequence[str] | None) -> str | list[str] | None:
+    """What `--classes` says, as `open_dataset` takes it."""
+    return "supercategory" if names == ["supercategory"] else names
+
+
+def size(text: str) -> int | tuple[int, int]:
+    """640, or 384x384 (height × width)."""
+    try:
+        sides = tuple(int(side) for side in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        sides = ()
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected one side like 640, or HEIGHTxWIDTH like 384x384")
+    return sides if len(sides) == 2 else sides[0]
+
+
+def device_or_default(name: str | None) -> str:
+    import torch
+
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def judged_tasks(answered: tuple[str, ...], dataset: SegmentationDataset) -> list[str]:
+    """The tasks that a model answers and that a dataset can judge; ValueError where there is none."""
+    tasks = [task for task in answered if task in dataset.tasks]
+    if not tasks:
+        raise ValueError(
+            f"the model answers {', '.join(answered)}, but {dataset.name} can judge {', '.join(dataset.tasks)} alone"
+        )
+    return tasks
+
+
+@contextmanager
+def first_alone(processes: Processes) -> Iterator[None]:
+    """The first process of each machine goes through the block before the others do, for it may have to download."""
+    import torch.distributed as dist
+
+    if processes.count > 1 and processes.local_rank:
+        dist.barrier()
+    yield
+    if processes.count > 1 and not processes.local_rank:
+        dist.barrier()

@@ -1,0 +1,306 @@
+"""The command that trains or fine-tunes a model, in one process or, started by torchrun, in many."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mask2former.commands.options import (
+    class_choice,
+    data_options,
+    device_or_default,
+    first_alone,
+    judged_tasks,
+    size,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.utils.data import Dataset
+
+    from mask2former.data.dataset import SegmentationDataset
+    from mask2former.structures import ClassInfo
+    from mask2former.training.trainer import Settings
+
+POINTS = 12544  # the papers', of each mask
+CROP = 512
+
+
+def train_options(command: argparse.ArgumentParser) -> None:
+    what = command.add_argument_group("what is trained, on what")
+    what.add_argument("--data", required=True, metavar="DATA", help="see below")
+    what.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME|FOLDER|FILE",
+        help="published name, hub id, folder, .pkl, .pth, or `compact`, a small network with ImageNet weights alone",
+    )
+    what.add_argument("--val-data", metavar="DATA", help="evaluate on this at the end; its split is val unless it says")
+    what.add_argument("--val-limit", type=int, metavar="N", help="evaluate on only N photos, spread evenly")
+    what.add_argument(
+        "--task",
+        "--tasks",
+        dest="tasks",
+        nargs="+",
+        choices=("panoptic", "instance", "semantic"),
+        help="what the targets are; a OneFormer may take several; default: panoptic where the data has it, "
+        "for a OneFormer all that the data has",
+    )
+    fresh = what.add_mutually_exclusive_group()
+    fresh.add_argument("--random", action="store_true", help="start from random weights")
+    fresh.add_argument(
+        "--backbone-weights",
+        metavar="imagenet|FILE",
+        help="start from random weights but for the backbone: timm's ImageNet weights, or a state dict of its network",
+    )
+    what.add_argument("--output", type=Path, default=Path("run"), metavar="FOLDER", help="checkpoint, log and model")
+    what.add_argument("--resume", action="store_true", help="continue the run in OUTPUT, if there is one")
+
+    how = command.add_argument_group("how (defaults are the papers', but for steps and size)")
+    how.add_argument("--steps", type=int, default=10_000)
+    how.add_argument("--batch-size", type=int, default=16, help="images a step, over all processes")
+    how.add_argument("--accumulate", type=int, default=1, help="passes a step is split into, to save memory")
+    how.add_argument("--lr", type=float, help="default: 1e-4 × batch size / 16")
+    how.add_argument("--backbone-lr", type=float, default=0.1, metavar="FACTOR", help="of the learning rate")
+    how.add_argument("--weight-decay", type=float, default=0.05)
+    how.add_argument("--schedule", choices=("poly", "step", "constant"), default="poly")
+    how.add_argument("--warmup", type=int, default=0, metavar="STEPS")
+    how.add_argument("--clip", type=float, default=0.01, metavar="NORM", help="largest norm of the whole gradient")
+    how.add_argument("--ema", type=float, metavar="DECAY", help="keep a moving average of the weights, such as 0.9999")
+    how.add_argument("--points", type=int, default=POINTS, help="at which each mask's loss is taken")
+    how.add_argument("--seed", type=int, default=0)
+
+    pictures = command.add_argument_group("pictures (each dataset has its own recipe)")
+    pictures.add_argument(
+        "--size",
+        type=size,
+        default=CROP,
+        metavar="SIDE|HxW",
+        help=f"of the crop; default {CROP}; the papers': COCO 1024, ADE20K 512 or 640, Cityscapes 512x1024",
+    )
+    pictures.add_argument(
+        "--jitter", type=float, nargs=2, metavar=("LOW", "HIGH"), help="scale, 1 fits the photo into the crop"
+    )
+    pictures.add_argument("--color", action="store_true", help="distort colours, whatever the recipe says")
+
+    machine = command.add_argument_group("machine")
+    machine.add_argument("--device", help="default: cuda if there is one, else cpu")
+    machine.add_argument("--precision", choices=("bf16", "fp16", "fp32"), default="fp32")
+    machine.add_argument("--compile", action="store_true")
+    machine.add_argument("--checkpoint-activations", action="store_true", help="less memory, more time")
+    machine.add_argument("--shard", action="store_true", help="under torchrun, split the parameters too (FSDP2)")
+    machine.add_argument("--workers", type=int, default=4, help="processes that read photos, each training process")
+    machine.add_argument("--log-every", type=int, default=20, metavar="STEPS")
+    machine.add_argument("--save-every", type=int, default=1000, metavar="STEPS")
+    machine.add_argument("--evaluate-every", type=int, default=0, metavar="STEPS", help="also before the end")
+    machine.add_argument("--tensorboard", action="store_true")
+    data_options(command)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train or fine-tune a model on a dataset.
+
+    OUTPUT/model is the result, which `predict --model` takes; OUTPUT/metrics.jsonl has the losses, OUTPUT/checkpoint.pt
+    what --resume continues from. `torchrun --nproc-per-node 8 -m mask2former train …` uses eight GPUs.
+    """
+    from mask2former.evaluation.evaluator import evaluate, headline, table
+    from mask2former.inference.predictor import Predictor
+    from mask2former.training import trainer
+    from mask2former.training.checkpoint import trained_weights
+    from mask2former.training.processes import Processes
+    from weights.checkpoint import Checkpoint, write_native
+
+    processes = Processes.join()
+    if options.shard and options.val_data and processes.count > 1:
+        raise ValueError(
+            "--shard with --val-data: a model whose parameters are split is not evaluated while it trains; leave "
+            "--val-data out and evaluate OUTPUT/model afterwards"
+        )
+    settings = settings_of(options)
+    data, val = open_data(options)
+    with first_alone(processes):
+        model = create_model(options, data.classes)
+    tasks = tasks_to_teach(options.tasks, model.config.family, data)
+    # A Mask2Former that learned all segments answers the other tasks from them; a OneFormer must have learned each.
+    answered = data.tasks if tasks == ["panoptic"] and model.config.family == "mask2former" else tasks
+    protocol = replace(model.config.protocol, dataset=options.data.partition(":")[0], tasks=tuple(answered))
+    model.config = replace(model.config, protocol=protocol)
+    val_tasks = judged_tasks(protocol.tasks, val) if val else []
+    require_extras(val_tasks, options.tensorboard)
+    dataset, criterion = lessons(options, model, data, tasks)
+    report = {}
+
+    def judge(model: nn.Module) -> dict[str, float]:
+        report.update(evaluate(Predictor(model), val, val_tasks))
+        return headline(report)
+
+    if processes.is_first:
+        print(summary(model, data, val, tasks), flush=True)
+    model = model.to(device_or_default(options.device))
+    trainer.train(model, dataset, criterion, settings, options.output, judge if val else None, options.resume)
+    if processes.is_first:
+        if report:
+            print(table(report))
+        state = trained_weights(options.output / "checkpoint.pt")  # whole, even where the model is split
+        write_native(Checkpoint(model.config, state, "the model"), options.output / "model")
+        print(f"\nthe model is in {options.output / 'model'}: {options.family} predict PHOTO --model …")
+    return 0
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    from mask2former.training.trainer import Settings
+
+    return Settings(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        accumulate=options.accumulate,
+        lr=options.lr,
+        backbone_multiplier=options.backbone_lr,
+        weight_decay=options.weight_decay,
+        schedule=options.schedule,
+        warmup=options.warmup,
+        clip=options.clip,
+        precision=options.precision,
+        average=options.ema,
+        compile=options.compile,
+        checkpoint_activations=options.checkpoint_activations,
+        shard=options.shard,
+        workers=options.workers,
+        seed=options.seed,
+        log_every=options.log_every,
+        save_every=options.save_every,
+        evaluate_every=options.evaluate_every,
+        tensorboard=options.tensorboard,
+    )
+
+
+def open_data(options: argparse.Namespace) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    """The photos to train on, and those to evaluate on, whose classes must be the same."""
+    from mask2former.data.datasets import open_dataset
+    from mask2former.data.inspect import spread
+
+    classes = class_choice(options.classes)
+    data = open_dataset(options.data, "train", classes, options.background)
+    if not options.val_data:
+        return data, None
+    val = open_dataset(options.val_data, "val", classes, options.background)
+    if [c.name for c in val.classes] != [c.name for c in data.classes]:
+        raise ValueError(
+            f"--data has {named(data.classes)}; --val-data has {named(val.classes)}: expected the same in the same "
+            "order, which --classes can choose"
+        )
+    return data, val.subset(spread(len(val), options.val_limit)) if options.val_limit else val
+
+
+def create_model(options: argparse.Namespace, classes: tuple[ClassInfo, ...]) -> nn.Module:
+    """The network to train, for these classes, with the weights that the options say."""
+    import torch
+
+    import weights
+    from weights.backbone_file import load_backbone
+    from weights.checkpoint import build_model
+    from weights.compact import COMPACT, compact_config
+
+    torch.manual_seed(options.seed)  # all processes begin with the same fresh weights
+    file = options.backbone_weights if options.backbone_weights != "imagenet" else None
+    if options.model == COMPACT:
+        config = compact_config(options.family, classes)
+        if config.family == "oneformer":
+            config = replace(config, text_branch=True)
+        try:
+            model = build_model(config, pretrained_backbone=not (options.random or file))
+        except OSError as error:
+            raise OSError(f"{error} Or give a file: --backbone-weights FILE, or nothing: --random") from error
+    else:
+        pretrained = not (options.random or file) and ("backbone" if options.backbone_weights else True)
+        branch = {"text_branch": True} if family_of(options.model, options.family) == "oneformer" else {}
+        model = weights.create_model(options.model, pretrained, classes=classes, **branch)
+    if file:
+        load_backbone(model, file)
+    return model
+
+
+def family_of(source: str, otherwise: str) -> str:
+    """Whether a model is a Mask2Former or a OneFormer, as far as that can be told before it is there."""
+    from weights.checkpoint import read_config
+    from weights.zoo import find_model
+
+    if Path(source).exists():
+        return read_config(Path(source)).family
+    published = find_model(source)
+    return published.family if published else otherwise
+
+
+def tasks_to_teach(wanted: list[str] | None, family: str, data: SegmentationDataset) -> list[str]:
+    """The tasks that give the targets: one for a Mask2Former, any number for a OneFormer."""
+    if family == "oneformer":
+        tasks = wanted or list(data.tasks)
+    else:
+        tasks = wanted or ["panoptic" if "panoptic" in data.tasks else data.tasks[0]]
+        if len(tasks) > 1:
+            raise ValueError(
+                f"--task {' '.join(tasks)}: a Mask2Former learns from one kind of targets; panoptic ones teach it all "
+                "three tasks, or train a OneFormer"
+            )
+    missing = [task for task in tasks if task not in data.tasks]
+    if missing:
+        raise ValueError(f"--task {missing[0]}: {data.name} can teach {', '.join(data.tasks)} alone")
+    return tasks
+
+
+def lessons(
+    options: argparse.Namespace, model: nn.Module, data: SegmentationDataset, tasks: list[str]
+) -> tuple[Dataset, nn.Module]:
+    """What the trainer takes: pictures with targets, and the criterion."""
+    from mask2former.data.transforms import ColorDistortion, ScaleJitter, training_transform
+    from mask2former.training.losses import Criterion
+
+    is_oneformer = model.config.family == "oneformer"
+    segments = "panoptic" if is_oneformer else tasks[0]  # a OneFormer's tasks are drawn from all segments
+    data.transform = training_transform(data.recipe, options.size, segments, model.config.protocol)
+    if options.jitter:
+        sides = options.size if isinstance(options.size, tuple) else (options.size, options.size)
+        data.transform.crop = ScaleJitter(sides, tuple(options.jitter))
+    if options.color:
+        data.transform.color = ColorDistortion()
+    criterion = Criterion(len(data.classes), num_points=options.points)
+    if not is_oneformer:
+        return data, criterion
+
+    from oneformer.losses import OneFormerCriterion
+    from oneformer.targets import TaskDataset
+    from oneformer.tokenizer import Tokenizer
+
+    config = model.config
+    if not config.text_branch:
+        raise ValueError(f"{options.model} is a OneFormer: train it with `oneformer train`")
+    tokenizer = Tokenizer(config.text_context_length)
+    texts = config.num_queries - config.text_contexts
+    return TaskDataset(data, data.classes, tokenizer, texts, tasks), OneFormerCriterion(criterion)
+
+
+def require_extras(tasks: list[str], tensorboard: bool) -> None:
+    """Complain before the work, not after it, that a library is missing."""
+    if "instance" in tasks:
+        from mask2former.data.annotation import rle_library
+
+        rle_library()
+    if tensorboard and not find_spec("tensorboard"):
+        raise ImportError("--tensorboard needs the package tensorboard (in the extra `train`)")
+
+
+def summary(model: nn.Module, data: SegmentationDataset, val: SegmentationDataset | None, tasks: list[str]) -> str:
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    lines = [
+        f"{type(model).__name__}, {model.config.backbone}, {parameters / 1e6:.1f} million parameters",
+        f"train on {data.name}: {len(data)} photos, {', '.join(tasks)}, {named(data.classes)}",
+    ]
+    return "\n".join(lines + ([f"evaluate on {val.name}: {len(val)} photos"] if val else []))
+
+
+def named(classes: tuple[ClassInfo, ...]) -> str:
+    names = [c.name for c in classes]
+    return f"{len(names)} classes ({', '.join(names[:30])}{', …' if len(names) > 30 else ''})"

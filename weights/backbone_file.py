@@ -1,0 +1,88 @@
+"""A file with the ImageNet weights of a backbone, into a model: for machines that cannot download timm's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from weights.checkpoint import read_safetensors, read_torch
+
+COUNTER = "num_batches_tracked"  # of a batch norm: its momentum is fixed, so that nothing reads it
+
+
+def load_backbone(model: nn.Module, path: str | Path) -> None:
+    """Fill the backbone of a Mask2Former or OneFormer from the state dict of the whole timm network, head and all.
+
+    path: a .safetensors, or a .pth or .pt without code. Its entries are found by timm's names or, where a .pth has none
+        of them, one to one by order: other implementations of a network list the same parts in the same order.
+
+    Raises ValueError where entries are unknown, missing or misshapen, and where the backbone is not one of timm's.
+    """
+    config = model.config
+    if not hasattr(model.backbone, "body"):
+        raise ValueError(f"backbone {config.backbone!r} is not one of timm's, so that no timm weights fit it")
+    with torch.device("meta"):
+        names = without_counters(timm.create_model(config.backbone, **config.backbone_options).state_dict())
+    read = read_safetensors if Path(path).suffix == ".safetensors" else read_torch
+    found = without_counters(read(Path(path)))
+    if not names.keys() & found.keys():
+        found = renamed_by_order(names, found, path, config.backbone)
+    unknown = sorted(found.keys() - names.keys())
+    if unknown:
+        raise ValueError(f"{path}: {len(unknown)} entries are none of {config.backbone}'s: {listed(unknown)}")
+    # Among the maps' names some dots have become underscores
+    found = {flat(name): tensor for name, tensor in found.items()}
+    wanted = model.backbone.body.state_dict()
+    missing = [name for name in without_counters(wanted) if flat(name) not in found]
+    if missing:
+        raise ValueError(f"{path} lacks {len(missing)} entries of {config.backbone}: {listed(missing)}")
+    state = {name: found.get(flat(name), tensor) for name, tensor in wanted.items()}
+    misshapen = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if state[name].shape != tensor.shape
+    ]
+    if misshapen:
+        raise ValueError(f"{path} does not fit {config.backbone}: {listed(misshapen)}")
+    model.backbone.body.load_state_dict(state)
+
+
+def renamed_by_order(
+    names: Mapping[str, Tensor], found: Mapping[str, Tensor], path: str | Path, backbone: str
+) -> dict[str, Tensor]:
+    """The entries of `found` under the `names` in the same places.
+
+    Raises ValueError where number, shapes, or what an entry is (weight, bias, running_mean, …) differ.
+    """
+    problem = f"{path} has none of timm's names for {backbone} (the first are {listed(list(names))})"
+    if Path(path).suffix == ".safetensors":
+        raise ValueError(f"{problem}, and a .safetensors keeps no order to go by: rename its entries")
+    if len(names) != len(found):
+        raise ValueError(f"{problem}, and {len(found)} entries instead of its {len(names)}")
+    for (name, expected), (theirs, tensor) in zip(names.items(), found.items(), strict=True):
+        if tensor.shape != expected.shape or kind(theirs) != kind(name):
+            raise ValueError(
+                f"{problem}, and by order {theirs} {tuple(tensor.shape)} stands where {name} {tuple(expected.shape)} "
+                "is expected"
+            )
+    return dict(zip(names, found.values(), strict=True))
+
+
+def kind(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.endswith(COUNTER)}
+
+
+def flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def listed(items: list[str]) -> str:
+    return ", ".join(items[:5]) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
