@@ -8,6 +8,7 @@ original  a file: Detectron2's `.pkl`, or a `.pth`
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import tempfile
@@ -264,7 +265,11 @@ def read_torch(path: Path) -> dict[str, Any]:
 
 def _write_safetensors(state: Mapping[str, Tensor], folder: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    path = folder / "model.safetensors"
+    save_file(tensors, path, metadata={"format": "pt"})
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)  # safetensors makes files that nobody else may read
 
 
 def _write_json(values: Mapping[str, Any], path: Path) -> None:

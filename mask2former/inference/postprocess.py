@@ -109,12 +109,10 @@ def instance(
 
     reaches = grid.bounds(logits)[1] > 0  # (t, N) where a mask may hold a pixel
     count = reaches.sum(1)
-    tiles_in_use = count.argsort()[int((count == 0).sum()) :]  # so that those of a chunk have about as many masks
     total = logits.new_zeros(len(chosen), dtype=torch.float64)
     bits, places, owners = [np.zeros((0, grid.tile, grid.tile // 8), np.uint8)], [np.zeros(0, int)], [np.zeros(0, int)]
-    step = CHUNK * len(tiles_in_use) // max(1, int(count.sum()) * grid.tile**2)
-    for (tiles,) in _chunks(step, tiles_in_use):
-        found = reaches[tiles].float().topk(int(count[tiles[-1]])).indices  # (P, M), with others where there are fewer
+    for tiles, most in _by_count(count, CHUNK // grid.tile**2):
+        found = reaches[tiles].float().topk(most).indices  # (P, M), with others where there are fewer
         pixels = grid.resize_some(logits, tiles, found)  # (P, T, M, T)
         if grid.is_ragged:
             pixels.masked_fill_(~grid.inside(tiles)[:, :, None], -torch.inf)
@@ -242,6 +240,16 @@ def _chunks(size: int, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The tensors in step, at most `size` rows at a time and at least one; nothing where they have none."""
     if len(rows[0]):
         yield from zip(*(tensor.split(max(1, size)) for tensor in rows), strict=True)
+
+
+def _by_count(count: Tensor, budget: int) -> Iterator[tuple[Tensor, int]]:
+    """Tiles that need about as many masks each, and how many at most: count (t,) is what each needs. At most `budget`
+    masks at a time, in all tiles together; tiles that need none are left out."""
+    least = 0
+    for most in (2**k for k in range(int(count.max()).bit_length() + 1)):
+        for (tiles,) in _chunks(budget // most, ((count > least) & (count <= most)).nonzero()[:, 0]):
+            yield tiles, min(most, int(count.max()))
+        least = most
 
 
 def _largest(values: Tensor, names: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
