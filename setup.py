@@ -38,7 +38,7 @@ setup(
         "scipy>=1.11",
         "safetensors>=0.4.5",
         "huggingface_hub>=0.27",
-        "pillow>=10",
+        "pillow>=10.1",
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,

@@ -17,7 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import measure
+from benchmarks import measure, scene
 
 MODELS = ("mask2former_swin_tiny", "mask2former_resnet50", "oneformer_swin_tiny", "oneformer_dinat_large")
 SIZES = {"mask2former": ((384, 384), (800, 1088)), "oneformer": ((640, 640),)}
@@ -101,22 +101,11 @@ def network_rows(name: str, size: tuple[int, int], repeats: int, with_memory: bo
     return rows
 
 
-def random_predictions(size: tuple[int, int], queries: int, kept: int, classes: int):
-    """Logits that look like a network's: `kept` confident queries, smooth masks that tile the picture."""
-    torch.manual_seed(0)
-    class_logits = torch.randn(1, queries, classes + 1)
-    class_logits[..., -1] += 8
-    class_logits[0, :kept, -1] -= 16
-    class_logits[0, torch.arange(kept), torch.arange(kept) % classes] += 12
-    h, w = size[0] // 4, size[1] // 4
-    coarse = torch.randn(1, queries, max(2, h // 32), max(2, w // 32)) * 6 - 8  # most masks are small
-    coarse[0, :kept] = (coarse[0, :kept] - coarse[0, :kept].amax(0, keepdim=True)) * 2 + 3  # one owner at each place
-    masks = torch.nn.functional.interpolate(coarse, (h, w), mode="bicubic")
-    return class_logits, 10 * masks.tanh()  # a trained network is sure of itself on both sides of an edge
-
-
 def postprocessing_rows(size: tuple[int, int], repeats: int) -> list[list[object]]:
-    """Our three functions against theirs, on the same logits; what each side's caller gets, on the CPU."""
+    """Our three functions against theirs on the same predictions: 200 queries, 30 kept, at a photo of this size.
+
+    Theirs start from mask logits that are already multiplied out; ours multiply out what they need.
+    """
     from transformers import Mask2FormerImageProcessor
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerForUniversalSegmentationOutput
 
@@ -125,9 +114,7 @@ def postprocessing_rows(size: tuple[int, int], repeats: int) -> list[list[object
     from mask2former.structures import Outputs, PhotoSizes
 
     classes = dataset_classes("coco_panoptic")
-    class_logits, mask_logits = random_predictions(size, queries=200, kept=30, classes=len(classes))
-    embeddings = torch.randn(1, 200, 256)
-    features = torch.einsum("qc,qhw->chw", torch.linalg.pinv(embeddings[0]).T, mask_logits[0])[None]
+    class_logits, embeddings, features = scene.predictions(size[0] // 4, size[1] // 4, K=len(classes))
     theirs_in = Mask2FormerForUniversalSegmentationOutput(
         class_queries_logits=class_logits, masks_queries_logits=torch.einsum("bqc,bchw->bqhw", embeddings, features)
     )

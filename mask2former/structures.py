@@ -32,6 +32,7 @@ class Protocol:
     tasks: tuple[str, ...] = TASKS  # what the model was trained to answer, its main task first
     short_side: int = 800  # photos are resized to this shorter side…
     long_side: int = 1333  # …unless the longer one would then exceed this
+    hub_size: tuple[int, int] | None = (384, 384)  # what the preset "hub" squashes a photo to; None: it does not squash
     object_mask_threshold: float = 0.8  # panoptic: a query must score above this
     overlap_threshold: float = 0.8  # panoptic: the share of its own mask a segment must keep
     instances_per_image: int = 100  # instance: how many (query, class) pairs are kept

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import weights
-from mask2former.cli import find_photos, main, unique_names
+from mask2former.cli import main
+from mask2former.commands.predict import find_photos, unique_names
 from mask2former.modeling.model import Mask2Former
 from oneformer.__main__ import main as oneformer_main
 from tests.test_predictor import toy

@@ -58,7 +58,7 @@ LEVELS = {
         """,
         8: """
             mask2former.commands.evaluate mask2former.commands.inspect mask2former.commands.options
-            mask2former.commands.train
+            mask2former.commands.predict mask2former.commands.train
         """,
         9: """
             mask2former.cli

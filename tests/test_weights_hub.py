@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 import weights
 import weights.zoo
 from mask2former import Protocol
+from tests import toy_transformers as toy
 from tests.conftest import SHARED, needs_shared
 from weights.checkpoint import build_model, read_checkpoint, write_hub
 from weights.class_names import complete
@@ -257,3 +258,20 @@ def test_names_of_dinat(monkeypatch, tmp_path):
     # thirds of the fused projection stand in the order query, key, value
     q = before["model.pixel_level_module.encoder.encoder.levels.0.layers.0.attention.self.query.weight"]
     assert torch.equal(checkpoint.state["backbone.levels.0.blocks.0.attn.qkv.weight"][:16], q)
+
+
+@pytest.mark.parametrize(
+    "size, hub_size, sides",
+    [
+        ({"height": 256, "width": 320}, (256, 320), (800, 1333)),
+        ({"shortest_edge": 512, "longest_edge": 2048}, None, (512, 2048)),
+        (None, (384, 384), (800, 1333)),
+    ],
+)
+def test_the_size_of_preprocessor_config_is_kept(tmp_path, size, hub_size, sides):
+    toy.mask2former(toy.swin(4)).save_pretrained(tmp_path)
+    values = {"image_mean": [0.5, 0.5, 0.5]} | ({"size": size} if size else {})
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    protocol = weights.create_model(tmp_path).config.protocol
+    assert (protocol.hub_size, (protocol.short_side, protocol.long_side)) == (hub_size, sides)
+    assert protocol.pixel_mean == (127.5, 127.5, 127.5)

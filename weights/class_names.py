@@ -65,13 +65,14 @@ def complete(
     if row is None and guess is not None and (not named or _agree(config.classes, guess.config.classes)):
         row = guess
     if row is not None and row.config.num_classes == config.num_classes:
-        return replace(config, classes=row.config.classes, protocol=row.config.protocol)
+        protocol = replace(row.config.protocol, hub_size=config.protocol.hub_size)
+        return replace(config, classes=row.config.classes, protocol=protocol)
     for test, (table, protocol) in TESTS.items():
         family, known = "oneformer" if test.startswith("oneformer") else "mask2former", dataset_classes(table)
         if named and family == config.family and _agree(config.classes, known):
             classes = tuple(replace(b, name=a.name) for a, b in zip(config.classes, known, strict=True))
-            mean, std = config.protocol.pixel_mean, config.protocol.pixel_std
-            return replace(config, classes=classes, protocol=replace(protocol, pixel_mean=mean, pixel_std=std))
+            own = {field: getattr(config.protocol, field) for field in ("pixel_mean", "pixel_std", "hub_size")}
+            return replace(config, classes=classes, protocol=replace(protocol, **own))
     return config
 
 

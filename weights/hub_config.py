@@ -189,9 +189,16 @@ def _classes(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str
 
 
 def _protocol(preprocessor: Mapping[str, Any]) -> Protocol:
-    """The default protocol with their mean and standard deviation, which are for 0..1 and rounded to float32."""
+    """The default protocol with their size, and mean and standard deviation, which are for 0..1 in float32."""
     values = {"pixel_mean": preprocessor.get("image_mean"), "pixel_std": preprocessor.get("image_std")}
-    return replace(Protocol(), **{k: tuple(round(x * 255, 4) for x in v) for k, v in values.items() if v})
+    values = {k: tuple(round(x * 255, 4) for x in v) for k, v in values.items() if v}
+    size = preprocessor.get("size")
+    if isinstance(size, Mapping) and {"height", "width"} <= set(size):
+        values["hub_size"] = (int(size["height"]), int(size["width"]))
+    elif isinstance(size, Mapping) and "shortest_edge" in size:
+        short = int(size["shortest_edge"])
+        values |= {"hub_size": None, "short_side": short, "long_side": int(size.get("longest_edge") or 4 * short)}
+    return replace(Protocol(), **values)
 
 
 def _backbone_sizes(backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class ResultWriter:
         if self.overlay:
             self._write_image(f"{result.name}.{result.task}.jpg", result.overlay())
         if "coco" in formats:
-            self.coco = (self.coco or []) + result.to_coco(image_id)
+            self.coco = self.coco or []
+            self.coco += result.to_coco(image_id)
         if "panoptic" in formats:
             picture, annotation = result.to_panoptic(image_id)
             self._write_image(annotation["file_name"], picture)

@@ -245,10 +245,11 @@ def _chunks(size: int, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def _by_count(count: Tensor, budget: int) -> Iterator[tuple[Tensor, int]]:
     """Tiles that need about as many masks each, and how many at most: count (t,) is what each needs. At most `budget`
     masks at a time, in all tiles together; tiles that need none are left out."""
-    least = 0
-    for most in (2**k for k in range(int(count.max()).bit_length() + 1)):
+    least, largest = 0, int(count.max())
+    while least < largest:
+        most = min(max(1, 2 * least), largest)
         for (tiles,) in _chunks(budget // most, ((count > least) & (count <= most)).nonzero()[:, 0]):
-            yield tiles, min(most, int(count.max()))
+            yield tiles, most
         least = most
 
 

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from mask2former.structures import PhotoSizes, Protocol
 
 PRESETS = ("paper", "hub")
-HUB_SIZE = (384, 384)  # what the preprocessor_config.json files of the published models say
 MAX_PIXELS = 150_000_000  # of one photo; more is taken for a mistake
 
 
@@ -49,13 +48,13 @@ class Preprocess:
     ) -> Preprocess:
         """As a model was tested.
 
-        preset: "paper" as the papers' scores were taken; "hub" 384 × 384 whatever the photo's shape, as the published
-            `preprocessor_config.json` files have it, which costs accuracy.
+        preset: "paper" as the papers' scores were taken; "hub" as the checkpoint's `preprocessor_config.json` says,
+            for the published ones 384 × 384 whatever the photo's shape, which costs accuracy.
         size: instead of the preset's a short side, with the long side in proportion, or an exact (height, width).
         """
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r}: expected one of {PRESETS}")
-        short, long, exact = protocol.short_side, protocol.long_side, HUB_SIZE if preset == "hub" else None
+        short, long, exact = protocol.short_side, protocol.long_side, protocol.hub_size if preset == "hub" else None
         if isinstance(size, int):
             short, long, exact = size, round(size * long / short), None
         elif size is not None:

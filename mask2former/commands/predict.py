@@ -1,0 +1,158 @@
+"""The command that segments photos."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from glob import glob, has_magic
+from pathlib import Path
+
+from mask2former.commands.options import size
+
+
+def predict_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "photos", nargs="*", metavar="PHOTO", help="photos, folders of photos, or patterns like '*.jpg'"
+    )
+    command.add_argument("--model", metavar="NAME|FOLDER|FILE", help="published name, hub id, folder, .pkl or .pth")
+    command.add_argument(
+        "--task", choices=("panoptic", "instance", "semantic", "all"), help="default: the model's first"
+    )
+    command.add_argument("--output", type=Path, default=Path("segments"), metavar="FOLDER", help="default: segments")
+    command.add_argument("--overlay", action="store_true", help="write the photo with its segments painted on")
+    command.add_argument(
+        "--format",
+        dest="formats",
+        action="append",
+        choices=("coco", "panoptic", "semantic"),
+        help="write results as COCO's JSON, panoptic PNG and JSON, or semantic PNG; may be repeated "
+        "(with neither this nor --overlay: the overlay and the task's own format)",
+    )
+    command.add_argument("--device", help="default: cuda if there is one, else cpu")
+    command.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the network"
+    )
+    command.add_argument("--batch-size", type=int, default=1, help="photos of equal size that are segmented together")
+    command.add_argument("--size", type=size, metavar="SHORT|HxW", help="instead of the preset's size")
+    command.add_argument("--preset", choices=("paper", "hub"), default="paper", help="how photos are resized")
+    command.add_argument(
+        "--threshold",
+        type=float,
+        help="least score: of a query (panoptic), of a segment (instance); default: the model's",
+    )
+    command.add_argument("--classes", metavar="FILE", help="names of the classes, for a checkpoint that has none")
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Segment photos and write what was found.
+
+    A photo that cannot be read is reported and does not stop the others.
+    """
+    if not options.photos:
+        raise ValueError(f"no photo given: {options.family} predict PHOTO... --model NAME --output FOLDER")
+    if not options.model:
+        raise ValueError(f"no model given: --model NAME; `{options.family} models` lists the published ones")
+    if options.task == "all" and options.formats:
+        raise ValueError("--task all writes each task in its own format: leave --format out")
+    if options.threshold is not None and options.task == "semantic":
+        raise ValueError("--threshold has no meaning for semantic segmentation, where every pixel gets the best class")
+    photos = find_photos(options.photos)
+    names = unique_names(photos)
+
+    import torch
+    from tqdm import tqdm
+
+    import weights
+    from mask2former.inference.formats import ResultWriter, rle_encoder
+
+    predictor = weights.create_predictor(
+        options.model,
+        options.classes,
+        options.device,
+        getattr(torch, options.dtype),
+        preset=options.preset,
+        size=options.size,
+        batch_size=options.batch_size,
+        object_mask_threshold=options.threshold,
+        score_threshold=options.threshold or 0.0,
+    )
+    task = options.task or predictor.protocol.tasks[0]
+    formats = options.formats or ([] if options.overlay else None)
+    if "coco" in (formats or ()):
+        rle_encoder()  # complain before the work, not after it
+    writer = ResultWriter(options.output, formats, options.overlay or not options.formats)
+    seconds, counts, failed = Counter(), Counter(), []
+    stream = predictor.stream(photos, task)
+    for name, prediction in zip(names, tqdm(stream, total=len(photos), unit="photo", disable=None), strict=True):
+        if prediction.error is not None:
+            failed.append(str(prediction.error))
+            continue
+        seconds.update(prediction.seconds)
+        results = prediction.result if task == "all" else {task: prediction.result}
+        for of_task, result in results.items():
+            result.name, start = name, time.perf_counter()
+            writer.add(result)
+            seconds["writing"] += time.perf_counter() - start
+            counts.update((of_task, segment.label) for segment in result.segments)
+    writer.close()
+    print(summary(counts, seconds, len(photos) - len(failed), options.output))
+    if failed:
+        print(f"{len(failed)} of {len(photos)} photos failed:", *failed, sep="\n  ", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def find_photos(arguments: Iterable[str]) -> list[Path]:
+    """Files as they are named, the pictures in folders, and what patterns match; each once, in order.
+
+    Raises ValueError where a folder holds no picture or a pattern matches nothing. A named file need not exist: that
+    is found out when it is read.
+    """
+    from PIL import Image
+
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    photos: dict[Path, None] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in endings and file.is_file())
+            if not found:
+                raise ValueError(f"{path} holds no picture")
+        elif has_magic(argument) and not path.exists():
+            found = sorted(Path(match) for match in glob(argument, recursive=True))
+            if not found:
+                raise ValueError(f"{argument} matches nothing")
+        else:
+            found = [path]
+        photos.update(dict.fromkeys(found))
+    return list(photos)
+
+
+def unique_names(photos: Sequence[Path]) -> list[str]:
+    """A name for each photo's results: its own without the ending, numbered where several would share it."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for photo in photos:
+        name, number = photo.stem, 1
+        while name.lower() in taken:  # some file systems do not tell capitals apart
+            number += 1
+            name = f"{photo.stem}_{number}"
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def summary(counts: Counter, seconds: Counter, photos: int, output: Path) -> str:
+    """How many segments of which class, and where the time went."""
+    lines = []
+    for task in dict.fromkeys(task for task, _ in counts):
+        of_task = [(label, count) for (name, label), count in counts.most_common() if name == task]
+        width = max(len(label) for label, _ in of_task)
+        lines.append(f"{task}: {sum(count for _, count in of_task)} segments")
+        lines += [f"  {label:{width}}  {count}" for label, count in of_task]
+    if photos:
+        parts = ", ".join(f"{name} {value / photos:.3f}" for name, value in seconds.items())
+        lines.append(f"{photos} photo{'s' * (photos > 1)} in {output}; seconds a photo: {parts}")
+    return "\n".join(lines)
