@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 import weights
 import weights.zoo
 from mask2former import Protocol
-from tests import toy_transformers as toy
 from tests.conftest import SHARED, needs_shared
+from tests.toy_transformers import mask2former as toy_mask2former
+from tests.toy_transformers import swin as toy_swin
 from weights.checkpoint import build_model, read_checkpoint, write_hub
 from weights.class_names import complete
 from weights.hub_config import config_from_hub
@@ -269,7 +270,7 @@ def test_names_of_dinat(monkeypatch, tmp_path):
     ],
 )
 def test_the_size_of_preprocessor_config_is_kept(tmp_path, size, hub_size, sides):
-    toy.mask2former(toy.swin(4)).save_pretrained(tmp_path)
+    toy_mask2former(toy_swin(4)).save_pretrained(tmp_path)
     values = {"image_mean": [0.5, 0.5, 0.5]} | ({"size": size} if size else {})
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
     protocol = weights.create_model(tmp_path).config.protocol
