@@ -69,9 +69,12 @@ class OneFormer(nn.Module):
         Args:
             pixel_values: (B, 3, H, W) normalised RGB, H and W at least 32, padding (if any) at the bottom and right.
                 Padding is not masked: the network sees it.
-            task: "panoptic", "instance" or "semantic" for all images, a list of B of them, or (B, 77) token ids.
+            task: "panoptic", "instance" or "semantic" for all images, a list of B of them, or token ids: a list of 77
+                or a tensor (77,) for all images, or (B, 77).
             texts: (B, Q − text_contexts, 77) token ids of training texts; their features (B, Q, C) are then in
                 `text_features`. Only for a model built with `text_branch=True`.
+
+        Raises ValueError for an unknown task, naming the three, and for inputs of other shapes or types.
         """
         check_pixel_values(pixel_values)
         if texts is not None and len(texts) != len(pixel_values):
@@ -87,7 +90,12 @@ class OneFormer(nn.Module):
         """(B, C). What the MLP reads is the token ids themselves, as numbers; the weights were trained so."""
         weight = self.task_mlp.layers[0].weight
         tokens = task_tokens(task, batch_size, self.config.task_sequence_length, weight.device)
-        return self.task_mlp(tokens.to(weight.dtype))
+        # Ids go up to 49407, which half precision cannot hold: read and mixed in float32, then rounded.
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        parameters = {name: parameter.to(exact) for name, parameter in self.task_mlp.named_parameters()}
+        with torch.autocast(weight.device.type, enabled=False):
+            token = torch.func.functional_call(self.task_mlp, parameters, tokens.to(exact))
+        return token.to(weight.dtype)
 
     def encode_texts(self, texts: Tensor) -> Tensor:
         """(B, N, T) token ids → (B, Q, C): the features of the N texts, then the learned contexts."""

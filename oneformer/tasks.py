@@ -21,17 +21,26 @@ TASK_TOKENS = {
 
 
 def task_tokens(
-    task: str | Sequence[str] | Tensor, batch_size: int, length: int = 77, device: torch.device | str | None = None
+    task: str | Sequence[str] | Sequence[int] | Tensor,
+    batch_size: int,
+    length: int = 77,
+    device: torch.device | str | None = None,
 ) -> Tensor:
-    """One task for all images, a task for each, or ready token ids (B, T) → int64 ids (B, T), zero padded.
+    """One task for all images, a task for each, or ready token ids → int64 ids (B, T), zero padded.
+
+    Token ids are a list of T numbers or a tensor (T,) for all images, or a tensor (B, T).
 
     Raises ValueError for an unknown task, naming the three, and for another number of tasks or ids than expected.
     """
+    if isinstance(task, (list, tuple)) and task and all(isinstance(token, int) for token in task):
+        task = torch.tensor(task)
     if isinstance(task, Tensor):
+        if task.ndim == 1:
+            task = task.expand(batch_size, -1)
         if task.shape != (batch_size, length) or task.is_floating_point():
             raise ValueError(
                 f"task is {task.dtype} of shape {tuple(task.shape)}: expected integer token ids "
-                f"({batch_size}, {length}), a row for each image"
+                f"({length},) or ({batch_size}, {length})"
             )
         return task.to(device, torch.int64)
     tasks = list(task) if isinstance(task, (list, tuple)) else [task] * batch_size

@@ -322,6 +322,7 @@ def test_two_processes_count_every_image_once(tmp_path):
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
         report = measure([[0, 2, 4], [1, 3, 0]][rank])
         open(f"{folder}/{rank}.json", "w").write(json.dumps(report))
+        dist.destroy_process_group()  # its threads must not outlive the interpreter
         """
     )
     command, root = [sys.executable, "-c", program], Path(__file__).resolve().parents[1]

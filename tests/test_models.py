@@ -72,8 +72,12 @@ def test_every_parameter_learns(model):
     model = copy.deepcopy(model).train()
     outputs = model(torch.randn(2, 3, 96, 128))
     sum(tensor.square().mean() for tensor in every_tensor(outputs)).backward()
-    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
-    assert not silent
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert not [name for name, g in gradients.items() if g is None or not g.isfinite().all()]
+    # Adding one vector to all keys changes no attention weight, so that their bias alone may have no gradient; and a
+    # ReLU that is off everywhere at toy size has none.
+    silent = [name for name, g in gradients.items() if not g.abs().max() > 0]
+    assert len(silent) <= 0.02 * len(gradients), silent
 
 
 def test_training_mode_changes_dropout_only(model):
@@ -94,6 +98,26 @@ def test_drop_path_acts_in_training_only():
         assert not torch.equal(model(pixel_values).class_logits, model(pixel_values).class_logits)
         model.eval()
         assert torch.equal(model(pixel_values).class_logits, model(pixel_values).class_logits)
+
+
+def test_backbones_that_keep_channels_last():
+    """The layout is what timm says, not a guess from sizes: here the first map is as high as it has channels."""
+    model = Mask2Former(Mask2FormerConfig("mambaout_femto", dict(dims=(16, 24, 32, 48), depths=(1, 1, 1, 1)), **TOY))
+    with torch.no_grad():
+        features = model.backbone(torch.randn(1, 3, 64, 96))
+    assert [tuple(f.shape[1:]) for f in features] == [(16, 16, 24), (24, 8, 12), (32, 4, 6), (48, 2, 3)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_stays_close(model, dtype):
+    """Classes and masks of the first prediction, before an attention mask could flip, within half precision's error."""
+    pixel_values = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        exact = model(pixel_values).auxiliary[0]
+        low = copy.deepcopy(model).to(dtype)(pixel_values.to(dtype)).auxiliary[0]
+    for a, b in zip((exact.class_logits, exact.mask_logits), (low.class_logits, low.mask_logits), strict=True):
+        assert b.dtype == dtype
+        assert (a - b.float()).abs().max() <= 0.1 * a.abs().max()
 
 
 def test_state_dict_round_trip(model, tmp_path):

@@ -376,3 +376,12 @@ def test_the_config_survives_json():
 def test_impossible_sizes(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         OneFormerConfig(**TOY | TEXT | changes)
+
+
+def test_a_free_list_of_token_ids_is_a_task():
+    """A list of 77 ids, or a tensor (77,), for all images; the same as the row of a known task."""
+    known = task_tokens("panoptic", 2)
+    assert torch.equal(task_tokens(known[0].tolist(), 2), known)
+    assert torch.equal(task_tokens(known[0], 2), known)
+    with pytest.raises(ValueError, match="77"):
+        task_tokens([49406, 49407], 2)

@@ -53,6 +53,7 @@ class Backbone(nn.Module):
                 options["drop_path_rate"] = drop_path_rate
             self.body = timm.create_model(name, pretrained, features_only=True, **options)
             strides, channels = self.body.feature_info.reduction(), self.body.feature_info.channels()
+        self.channels_last = self.is_swin or str(getattr(self.body, "output_fmt", "NCHW")).endswith("NHWC")
         if any(stride not in strides for stride in STRIDES) or len(channels) != len(strides):
             raise ValueError(f"backbone {name!r} gives maps at strides {strides}; expected {STRIDES} among them")
         self.selected = [len(strides) - 1 - strides[::-1].index(stride) for stride in STRIDES]
@@ -69,8 +70,8 @@ class Backbone(nn.Module):
         else:
             maps = self.body(pixel_values)
             maps = [maps[i] for i in self.selected]
-            # Most timm networks give (B, C, H, W), some (B, H, W, C).
-            maps = [m.movedim(1, -1) if m.shape[1] == c else m for m, c in zip(maps, self.channels, strict=True)]
+            if not self.channels_last:
+                maps = [m.movedim(1, -1) for m in maps]
         if self.norms is not None:
             maps = [norm(m) for norm, m in zip(self.norms, maps, strict=True)]
         return [m.movedim(-1, 1) for m in maps]
@@ -84,6 +85,10 @@ class FrozenBatchNorm2d(nn.Module):
         self.eps = norm.eps
         for name in ("weight", "bias", "running_mean", "running_var"):
             self.register_buffer(name, getattr(norm, name).detach().clone())
+        if (
+            not self.weight.is_meta and not self.weight.any()
+        ):  # where a residual branch starts at zero to be learned, a frozen zero silences it
+            nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)

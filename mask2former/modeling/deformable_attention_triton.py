@@ -9,6 +9,7 @@ Shape letters: B images, N queries, M heads, L levels, P points, D channels a he
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
@@ -31,10 +32,11 @@ def _sample(value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor)
     D = value.shape[3]
     out = torch.empty(B, N, M * D, dtype=value.dtype, device=value.device)
     grid = (triton.cdiv(N, QUERIES), B * M)
-    _forward_kernel[grid](
-        value, _levels(sizes, value), locations, weights, out,
-        N, M, value.shape[1], D, L, P, QUERIES, triton.next_power_of_2(D),
-    )  # fmt: skip
+    with _device_of(value):
+        _forward_kernel[grid](
+            value, _levels(sizes, value), locations, weights, out,
+            N, M, value.shape[1], D, L, P, QUERIES, triton.next_power_of_2(D),
+        )  # fmt: skip
     return out
 
 
@@ -52,10 +54,11 @@ def _sample_backward(
     grad_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)  # several queries add to one row
     grad_locations, grad_weights = torch.empty_like(locations), torch.empty_like(weights)
     grid = (triton.cdiv(N, QUERIES), B * M)
-    _backward_kernel[grid](
-        grad, value, _levels(sizes, value), locations, weights, grad_value, grad_locations, grad_weights,
-        N, M, value.shape[1], D, L, P, QUERIES, triton.next_power_of_2(D),
-    )  # fmt: skip
+    with _device_of(value):
+        _backward_kernel[grid](
+            grad, value, _levels(sizes, value), locations, weights, grad_value, grad_locations, grad_weights,
+            N, M, value.shape[1], D, L, P, QUERIES, triton.next_power_of_2(D),
+        )  # fmt: skip
     return grad_value.to(value.dtype), grad_locations, grad_weights
 
 
@@ -76,6 +79,11 @@ def _differentiate(ctx, grad: Tensor):
 
 
 _sample.register_autograd(_differentiate, setup_context=_remember)
+
+
+def _device_of(value: Tensor) -> AbstractContextManager:
+    """Triton launches on the current GPU, which need not be the tensors'."""
+    return torch.cuda.device_of(value) if value.is_cuda else nullcontext()
 
 
 def _levels(sizes: list[int], like: Tensor) -> Tensor:
