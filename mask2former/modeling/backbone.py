@@ -85,9 +85,8 @@ class FrozenBatchNorm2d(nn.Module):
         self.eps = norm.eps
         for name in ("weight", "bias", "running_mean", "running_var"):
             self.register_buffer(name, getattr(norm, name).detach().clone())
-        if (
-            not self.weight.is_meta and not self.weight.any()
-        ):  # where a residual branch starts at zero to be learned, a frozen zero silences it
+        # Where a residual branch starts at zero to be learned, a frozen zero would silence it for good.
+        if not self.weight.is_meta and not self.weight.any():
             nn.init.ones_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
