@@ -27,10 +27,27 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
         options_of(command)
     options = parser.parse_args(arguments)
     try:
+        if getattr(options, "device", None):
+            check_device(options.device)
         return options.run(options)
     except (ValueError, OSError, ImportError) as error:  # what the user can mend
         print(f"{family}: {error}", file=sys.stderr)
         return 2
+
+
+def check_device(name: str) -> None:
+    """ValueError, with what there is, unless PyTorch can compute on a device."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+        there += ["mps"] * torch.backends.mps.is_available()
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"--device {name}: expected one of {', '.join(there)}, which this machine has; {reason}"
+        ) from None
 
 
 def convert_options(command: argparse.ArgumentParser) -> None:

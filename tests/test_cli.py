@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import weights
 from mask2former.cli import main
 from mask2former.commands.predict import find_photos, unique_names
+from mask2former.inference.predictor import Predictor
 from mask2former.modeling.model import Mask2Former
 from oneformer.__main__ import main as oneformer_main
 from tests.test_predictor import toy
@@ -65,6 +67,22 @@ def test_a_broken_photo_does_not_stop_the_others(models, photos, tmp_path, capsy
     assert "3 photos in" in said.out
 
 
+def test_what_is_done_is_written_when_a_later_photo_fails(models, photos, tmp_path, monkeypatch):
+    whole, calls = Predictor._predict, []
+
+    def exhausted(self, *arguments):
+        calls.append(1)
+        if len(calls) > 2:
+            raise torch.OutOfMemoryError("no memory left")
+        whole(self, *arguments)
+
+    monkeypatch.setattr(Predictor, "_predict", exhausted)
+    with pytest.raises(torch.OutOfMemoryError):
+        main(["predict", str(photos), "--model", str(models / "mask2former"), "--output", str(tmp_path / "out")])
+    content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["a.panoptic.png", "b.panoptic.png"]
+
+
 def test_all_tasks_and_formats(models, photos, tmp_path):
     pytest.importorskip("hotcoco")
     photo = str(photos / "a.jpg")
@@ -88,13 +106,14 @@ def test_what_cannot_be_done_is_said_in_one_line(models, photos, tmp_path, capsy
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         (["predict", *model], "no photo given"),
-        (["predict", "a.jpg"], "no model given"),
         (["predict", "a.jpg", *model, "--task", "all", "--format", "coco"], "leave --format out"),
         (["predict", "a.jpg", *model, "--task", "semantic", "--threshold", "0.5"], "no meaning for semantic"),
         (["predict", str(tmp_path / "empty"), *model], "holds no picture"),
         (["predict", str(tmp_path / "*.jpg"), *model], "matches nothing"),
         (["predict", "a.jpg", "--model", "mask2former_swin_tny_coco_panoptic"], "mask2former_swin_tiny_coco_panoptic"),
         (["predict", "a.jpg", *model, "--batch-size", "0"], "batch_size=0"),
+        (["predict", "a.jpg", *model, "--device", "foo"], "--device foo: expected one of cpu"),
+        (["predict", "a.jpg", *model, "--device", "cuda:99"], "--device cuda:99: expected one of cpu"),
         (["models", "nothing*"], "no published model matches"),
         (["convert", str(tmp_path / "none.pkl"), "x", "--to", "hub"], "does not exist"),
     ):
@@ -144,3 +163,12 @@ def test_both_programs_answer(package):
         [sys.executable, "-m", package, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert said.stdout.startswith(f"usage: {package} ") and "predict" in said.stdout
+
+
+def test_the_default_models_are_published_ones_on_the_hub():
+    from mask2former.commands.predict import DEFAULT_MODELS
+    from weights.zoo import ZOO
+
+    for family, name in DEFAULT_MODELS.items():
+        assert ZOO[name].family == family
+        assert ZOO[name].hub_id

@@ -220,7 +220,7 @@ class Oracle:
     def stream(self, photos, task):
         for photo in photos:
             found = self.segment(self.indices[photo.tobytes()], photo)
-            yield Prediction(photo, found if task == "all" else found[task])
+            yield Prediction(photo, found[task] if isinstance(task, str) else found)
 
     def __call__(self, photo, task):
         return next(self.stream([photo], task)).result

@@ -104,6 +104,29 @@ def test_coco_results_with_either_encoder(library, monkeypatch):
         assert reader.area(entry["segmentation"]) == entry["area"]
 
 
+def test_photos_whose_names_are_one_number_keep_two_ids(tmp_path):
+    pytest.importorskip("hotcoco")
+    writer = ResultWriter(tmp_path, ("coco", "panoptic"), overlay=False)
+    for name in ("1", "01", "1", "001"):
+        result = overlapping()
+        result.name = name
+        writer.add(result)
+    writer.close()
+    content = json.loads((tmp_path / "panoptic.json").read_text())
+    assert [image["id"] for image in content["images"]] == [1, "01", 1, "001"]
+    assert [a["image_id"] for a in content["annotations"]] == [1, "01", 1, "001"]
+    assert [e["image_id"] for e in json.loads((tmp_path / "coco.json").read_text())][::3] == [1, "01", 1, "001"]
+
+
+def test_categories_may_be_positions_among_the_things():
+    pytest.importorskip("hotcoco")
+    assert [e["category_id"] for e in overlapping().to_coco(1, category="thing_position")] == [0, 0, 1]
+    with pytest.raises(ValueError, match="'sky' is stuff"):
+        regions().to_coco(1, category="thing_position")
+    with pytest.raises(ValueError, match="category 'name': expected one of"):
+        regions().to_coco(1, category="name")
+
+
 def test_without_an_encoder_the_extra_is_named(monkeypatch):
     for name in ("hotcoco", "pycocotools"):
         monkeypatch.setitem(__import__("sys").modules, name, None)

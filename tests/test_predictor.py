@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mask2former.structures import TASKS, ClassInfo, Outputs, Protocol
 from oneformer.config import OneFormerConfig
 from oneformer.model import OneFormer
 from tests.conftest import SHARED, needs_shared
+from tests.test_preprocess import BROKEN
 
 CLASSES = tuple(ClassInfo(f"class {k}", k in (0, 2, 3, 5), (30 * k, 255 - 30 * k, 99), 10 + k) for k in range(7))
 TOY = {
@@ -124,6 +126,24 @@ def test_no_photo_depends_on_the_others(task):
                 same(result, alone[index])
 
 
+@needs_shared
+@pytest.mark.parametrize("family", ["mask2former", "oneformer"])
+def test_real_photos_of_mixed_sizes(family):
+    folder = SHARED / "data/coco128_panoptic/val2017"
+    by_size = {}
+    for path in sorted(folder.glob("*.jpg")):
+        by_size.setdefault(Image.open(path).size, path)
+    paths, model = list(by_size.values())[:4], toy(family)
+    alone = [Predictor(model, size=96)(path) for path in paths]
+    assert len({result.size for result in alone}) == 4 and all(result.segments for result in alone)
+    padded = [Predictor(model, size=96).preprocess.sizes(result.size).padded for result in alone]
+    assert 1 < len(set(padded)) < 4, "some share a batch"
+    for batch_size, order in ((1, (3, 1, 0, 2)), (2, (0, 1, 2, 3)), (4, (2, 0, 3, 1))):
+        results = Predictor(model, size=96, batch_size=batch_size)([paths[i] for i in order])
+        for index, result in zip(order, results, strict=True):
+            same(result, alone[index])
+
+
 def test_photos_of_one_padded_size_share_a_batch():
     class Counting(RedOrNot):
         batches = ()
@@ -163,6 +183,21 @@ def test_all_tasks_in_one_go(family):
         same(result, predictor(photo, task))
 
 
+def test_tasks_the_model_was_not_trained_for():
+    predictor, photo = Predictor(RedOrNot(("semantic", "panoptic"))), some_photos()[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tuple(predictor(photo, "all")) == ("semantic", "panoptic")
+        assert tuple(predictor(photo, ["panoptic"])) == ("panoptic",)
+    with pytest.warns(UserWarning, match="trained for semantic, panoptic, not for instance") as warned:
+        assert predictor(photo, "instance").task == "instance"
+        predictor(photo, "instance")
+    assert len(warned) == 1
+    for task in ([], ["panoptic", "x"]):
+        with pytest.raises(ValueError, match="a list of them, or 'all'"):
+            predictor(photo, task)
+
+
 def test_thresholds_are_arguments():
     model, photo = toy(), some_photos()[0]
     every = Predictor(model)(photo, "instance")
@@ -182,15 +217,19 @@ def test_a_model_of_the_semantic_task_alone_adds_up_before_the_last_resize():
 
 
 def test_a_stream_goes_on_after_a_broken_photo(tmp_path):
-    (tmp_path / "text.jpg").write_text("no photo")
+    for name, content in ({"text.jpg": b"no photo"} | BROKEN).items():
+        (tmp_path / name).write_bytes(content)
     photos = some_photos()
     mixed = [photos[0], tmp_path / "text.jpg", photos[1], tmp_path / "none.jpg", photos[2], photos[3]]
+    mixed += [*(tmp_path / name for name in BROKEN), photos[4]]
     predictor = Predictor(toy(), batch_size=2)
     found = list(predictor.stream(mixed))
-    assert [p.source is photo for p, photo in zip(found, mixed, strict=True)] == [True] * 6
+    assert [p.source is photo for p, photo in zip(found, mixed, strict=True)] == [True] * 10
     assert [type(p.error) for p in found] == [
         *[type(None), PhotoError, type(None), FileNotFoundError],
         *[type(None)] * 2,
+        *[PhotoError] * 3,
+        type(None),
     ]
     for prediction in found:
         if prediction.error is None:
@@ -245,8 +284,13 @@ def test_sixty_megapixels():
     assert np.abs(np.array(result.segments[0].box) - (2000, 1000, 7000, 3000)).max() < 500
 
 
-def test_bfloat16():
-    result = Predictor(Mask2Former(Mask2FormerConfig(**TOY)), dtype=torch.bfloat16)(some_photos()[0], "semantic")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["mask2former", "oneformer"])
+def test_half_precision(family, dtype):
+    predictor, seen = Predictor(toy(family).float(), dtype=dtype), []
+    predictor.model.register_forward_hook(lambda _, __, outputs: seen.append(outputs.class_logits))
+    result = predictor(some_photos()[0], "semantic")
+    assert [logits.dtype for logits in seen] == [dtype] and seen[0].isfinite().all()
     assert result.segmentation.shape == (70, 100) and result.segments
 
 

@@ -153,7 +153,30 @@ def test_what_is_no_photo(photo, message):
         read_photo(photo)
 
 
-def test_bad_files_are_named(tmp_path):
+def png_chunk(kind, content):
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
+def jpeg_with_broken_exif():
+    """To be turned, and with a resolution that is text."""
+    entries = [(0x0112, 3, b"\0\6\0\0"), (0x011A, 2, b"abc\0")]
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + len(entries).to_bytes(2, "big")
+    for tag, kind, value in entries:
+        count = 1 if kind == 3 else 4
+        exif += tag.to_bytes(2, "big") + kind.to_bytes(2, "big") + count.to_bytes(4, "big") + value
+    file = io.BytesIO()
+    half_red().save(file, "jpeg", exif=exif + b"\0\0\0\0")
+    return file.getvalue()
+
+
+BROKEN = {  # each makes the decoder raise another error than those it documents
+    "bad.ppm": b"P6\n24\xe9255\n",
+    "header.png": b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", b"\0\0\0\4\0"),
+    "exif.jpg": jpeg_with_broken_exif(),
+}
+
+
+def test_bad_files_are_named(tmp_path, monkeypatch):
     whole = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(whole, "jpeg")
     bad = {
@@ -161,7 +184,7 @@ def test_bad_files_are_named(tmp_path):
         "text.jpg": (b"dear diary", "is not a picture, whatever its name says"),
         "cut.jpg": (whole.getvalue()[: len(whole.getvalue()) // 2], "is broken"),
         "cut.png": (b"\x89PNG\r\n\x1a\n\x00\x00", "is"),
-    }
+    } | {name: (content, "is broken or of an unknown kind: .") for name, content in BROKEN.items()}
     for name, (content, message) in bad.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(PhotoError, match=f"{name} {message}"):
@@ -169,6 +192,9 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(PhotoError, match="photos is a folder"):
         read_photo(str(tmp_path / "photos"))
+    with monkeypatch.context() as patch, pytest.raises(PermissionError, match=r"exif.jpg may not be read: Denied"):
+        patch.setattr(Image, "open", lambda path: (_ for _ in ()).throw(PermissionError(13, "Denied", str(path))))
+        read_photo(tmp_path / "exif.jpg")
     with pytest.raises(FileNotFoundError, match="none.jpg: no such photo"):
         read_photo(tmp_path / "none.jpg")
     with pytest.raises(FileNotFoundError, match="download it first"):

@@ -12,12 +12,19 @@ from pathlib import Path
 
 from mask2former.commands.options import size
 
+# Small enough for a first try, and on the hub.
+DEFAULT_MODELS = {"mask2former": "mask2former_swin_tiny_coco_panoptic", "oneformer": "oneformer_ade20k_swin_tiny"}
+
 
 def predict_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "photos", nargs="*", metavar="PHOTO", help="photos, folders of photos, or patterns like '*.jpg'"
     )
-    command.add_argument("--model", metavar="NAME|FOLDER|FILE", help="published name, hub id, folder, .pkl or .pth")
+    command.add_argument(
+        "--model",
+        metavar="NAME|FOLDER|FILE",
+        help="published name, hub id, folder, .pkl or .pth; default: the family's Swin-T",
+    )
     command.add_argument(
         "--task", choices=("panoptic", "instance", "semantic", "all"), help="default: the model's first"
     )
@@ -54,7 +61,8 @@ def predict(options: argparse.Namespace) -> int:
     if not options.photos:
         raise ValueError(f"no photo given: {options.family} predict PHOTO... --model NAME --output FOLDER")
     if not options.model:
-        raise ValueError(f"no model given: --model NAME; `{options.family} models` lists the published ones")
+        options.model = DEFAULT_MODELS[options.family]
+        print(f"model: {options.model} (--model takes another; `{options.family} models` lists the published ones)")
     if options.task == "all" and options.formats:
         raise ValueError("--task all writes each task in its own format: leave --format out")
     if options.threshold is not None and options.task == "semantic":
@@ -86,18 +94,20 @@ def predict(options: argparse.Namespace) -> int:
     writer = ResultWriter(options.output, formats, options.overlay or not options.formats)
     seconds, counts, failed = Counter(), Counter(), []
     stream = predictor.stream(photos, task)
-    for name, prediction in zip(names, tqdm(stream, total=len(photos), unit="photo", disable=None), strict=True):
-        if prediction.error is not None:
-            failed.append(str(prediction.error))
-            continue
-        seconds.update(prediction.seconds)
-        results = prediction.result if task == "all" else {task: prediction.result}
-        for of_task, result in results.items():
-            result.name, start = name, time.perf_counter()
-            writer.add(result)
-            seconds["writing"] += time.perf_counter() - start
-            counts.update((of_task, segment.label) for segment in result.segments)
-    writer.close()
+    try:
+        for name, prediction in zip(names, tqdm(stream, total=len(photos), unit="photo", disable=None), strict=True):
+            if prediction.error is not None:
+                failed.append(str(prediction.error))
+                continue
+            seconds.update(prediction.seconds)
+            results = prediction.result if task == "all" else {task: prediction.result}
+            for of_task, result in results.items():
+                result.name, start = name, time.perf_counter()
+                writer.add(result)
+                seconds["writing"] += time.perf_counter() - start
+                counts.update((of_task, segment.label) for segment in result.segments)
+    finally:
+        writer.close()  # what is done is done, though a later photo may have exhausted the memory
     print(summary(counts, seconds, len(photos) - len(failed), options.output))
     if failed:
         print(f"{len(failed)} of {len(photos)} photos failed:", *failed, sep="\n  ", file=sys.stderr)

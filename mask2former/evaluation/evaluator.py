@@ -57,13 +57,12 @@ def evaluate(
     rank, processes = place_among_processes()
     mine = range(rank, len(dataset), processes)
     truths = read_ahead(lambda index: {task: dataset.ground_truth(index, task) for task in metrics}, mine)
-    predictions = predictor.stream(read_ahead(dataset.photo, mine), tasks[0] if len(tasks) == 1 else "all")
+    predictions = predictor.stream(read_ahead(dataset.photo, mine), list(metrics))
     for done, (index, truth, prediction) in enumerate(zip(mine, truths, predictions, strict=True), start=1):
         if prediction.error is not None:
             raise prediction.error
         for task, metric in metrics.items():
-            result = prediction.result if len(tasks) == 1 else prediction.result[task]
-            add(metric, dataset.image_id(index), result, truth[task])
+            add(metric, dataset.image_id(index), prediction.result[task], truth[task])
         if progress is not None:
             progress(done, len(mine))
     report = {"dataset": dataset.name, "photos": len(dataset)} | {t: m.compute() for t, m in metrics.items()}

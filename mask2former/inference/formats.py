@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from mask2former.inference.postprocess import thing_positions
 from mask2former.structures import ClassInfo, Segment
 
 if TYPE_CHECKING:
     from mask2former.inference.segmentation import Segmentation
 
 FORMATS = ("coco", "panoptic", "semantic")
+CATEGORIES = ("dataset_id", "thing_position")
 FORMAT_OF_TASK = {"panoptic": "panoptic", "instance": "coco", "semantic": "semantic"}
 NO_CLASS = 255  # in a semantic PNG; 65535 where there are more classes than that
 
@@ -42,11 +44,14 @@ class ResultWriter:
         self.folder, self.formats, self.overlay, self.prefix = Path(folder), formats, overlay, prefix
         self.coco: list[dict[str, Any]] | None = None
         self.panoptic: dict[str, Any] | None = None
+        self.names: dict[int | str, str] = {}  # image id → the photo's name
         self.written: list[Path] = []
 
     def add(self, result: Segmentation) -> None:
         formats = formats_of(result.task) if self.formats is None else self.formats
         image_id = image_id_of(result.name)
+        if self.names.setdefault(image_id, result.name) != result.name:
+            image_id = result.name  # 1 and 01 are two photos
         if self.overlay:
             self._write_image(f"{result.name}.{result.task}.jpg", result.overlay())
         if "coco" in formats:
@@ -107,16 +112,24 @@ def coco_results(
     mask: Callable[[int], np.ndarray],
     classes: Sequence[ClassInfo],
     image_id: int | str,
+    category: str = "dataset_id",
 ) -> list[dict[str, Any]]:
     """COCO's results of a photo; mask: the (H, W) bool mask of the n-th segment.
 
+    category: what category_id is, one of CATEGORIES: the class's id in its dataset, or its position among the things
+        alone, as in ADE20K's instance task. Raises ValueError where a segment is stuff, which has no such position.
     No bbox: where there is one, pycocotools takes its area for the segment's and misjudges what is small or large.
     """
+    if category not in CATEGORIES:
+        raise ValueError(f"category {category!r}: expected one of {CATEGORIES}")
+    ids = thing_positions(classes) if category == "thing_position" else [c.dataset_id for c in classes]
+    if stuff := [s.label for s in segments if ids[s.label_id] is None and category == "thing_position"]:
+        raise ValueError(f"{stuff[0]!r} is stuff, and has no position among the things: take the instance task")
     encode = rle_encoder()
     return [
         {
             "image_id": image_id,
-            "category_id": classes[segment.label_id].dataset_id,
+            "category_id": ids[segment.label_id],
             "segmentation": encode(mask(n)),
             "area": segment.area,
             "score": segment.score,

@@ -94,7 +94,8 @@ def instance(
 
     `instances` pairs are taken by class probability among all classes, then those that are things stay. A mask is
     where its logit exceeds 0; its score is the class probability × the mean mask probability inside it. Only those
-    scoring at least `score_threshold` and holding a pixel are returned; the papers keep them all.
+    scoring at least `score_threshold` and holding a pixel are returned; the papers keep them all. A segment's
+    `label_id` is its position among all `classes`; `thing_positions` gives that among the things.
     """
     class_logits, embeddings, features = _of_one_photo(outputs)
     probabilities = class_logits.softmax(-1)[:, : len(classes)]
@@ -109,7 +110,8 @@ def instance(
 
     reaches = grid.bounds(logits)[1] > 0  # (t, N) where a mask may hold a pixel
     count = reaches.sum(1)
-    total = logits.new_zeros(len(chosen), dtype=torch.float64)
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64  # MPS has no float64
+    total = logits.new_zeros(len(chosen), dtype=wide)
     bits, places, owners = [np.zeros((0, grid.tile, grid.tile // 8), np.uint8)], [np.zeros(0, int)], [np.zeros(0, int)]
     for tiles, most in _by_count(count, CHUNK // grid.tile**2):
         found = reaches[tiles].float().topk(most).indices  # (P, M), with others where there are fewer
@@ -120,12 +122,12 @@ def instance(
         places.append(tiles.repeat_interleave(found.shape[1]).cpu().numpy())
         owners.append(found.flatten().cpu().numpy())
         above_half = pixels.sigmoid_().sub_(0.5).clamp_(min=0)  # inside a mask, where the logit exceeds 0
-        total.index_add_(0, found.flatten(), above_half.sum(1).sum(2).double().flatten())
+        total.index_add_(0, found.flatten(), above_half.sum(1).sum(2).to(wide).flatten())
 
     found = (np.concatenate(parts) for parts in (bits, places, owners))
     masks = PackedMasks.from_tiles(sizes.photo, *found, len(chosen))
     areas, boxes = masks.areas(), masks.boxes()
-    area = torch.tensor(areas, dtype=torch.float64, device=total.device)
+    area = torch.tensor(areas, dtype=wide, device=total.device)
     score = best * ((total + 0.5 * area) / (area + 1e-6)).to(best.dtype)[row]
     order = score.argsort(descending=True, stable=True)
     order = order[(area[row][order] > 0) & (score[order] >= score_threshold)].tolist()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -65,6 +66,7 @@ class Predictor:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: expected at least 1")
         self.batch_size, self.max_pixels = batch_size, max_pixels
+        self._warned = False
         self.panoptic_options = {
             "object_mask_threshold": _default(object_mask_threshold, protocol.object_mask_threshold),
             "overlap_threshold": _default(overlap_threshold, protocol.overlap_threshold),
@@ -74,13 +76,14 @@ class Predictor:
             "score_threshold": score_threshold,
         }
 
-    def __call__(self, photos: Any, task: str | None = None) -> Any:
+    def __call__(self, photos: Any, task: str | Sequence[str] | None = None) -> Any:
         """The `Segmentation` of a photo, or a list of them for a list of photos.
 
         photos: a path, a PIL image, an (H, W, 3) uint8 array, a (3, H, W) tensor (uint8, or float from 0 to 1), or a
             list of these in any mixture.
-        task: "panoptic", "instance" or "semantic", by default the model's first; "all" gives a dict with the three,
-            for which the photo goes through backbone and pixel decoder once.
+        task: "panoptic", "instance" or "semantic", by default the model's first; another than the model was trained
+            for gives a warning. "all" gives a dict with those it was trained for, a list of tasks one with these;
+            the photo goes through backbone and pixel decoder once for all of them.
 
         Raises PhotoError or FileNotFoundError for the first photo that cannot be read, ValueError for unknown tasks.
         """
@@ -92,16 +95,16 @@ class Predictor:
             results.append(prediction.result)
         return results if several else results[0]
 
-    def stream(self, photos: Iterable[Any], task: str | None = None) -> Iterator[Prediction]:
+    def stream(self, photos: Iterable[Any], task: str | Sequence[str] | None = None) -> Iterator[Prediction]:
         """Segment photos one after the other, as many as there are, and say how long each step took.
 
         Photos are read in a thread beside the network. A photo that cannot be read does not stop the others: its
         `Prediction` carries the error. Predictions come in the order of the photos.
         """
-        self._tasks(task)  # complain now, not when the first result is asked for
-        return self._stream(photos, task)
+        tasks = self._tasks(task)  # complain now, not when the first result is asked for
+        return self._stream(photos, tasks, single=task is None or task in TASKS)
 
-    def _stream(self, photos: Iterable[Any], task: str | None) -> Iterator[Prediction]:
+    def _stream(self, photos: Iterable[Any], tasks: Sequence[str], single: bool) -> Iterator[Prediction]:
         photos = iter(photos)
         queue: deque[Future[Prediction]] = deque()  # being read
         waiting: deque[Prediction] = deque()  # in order; done, failed, or read
@@ -114,7 +117,7 @@ class Predictor:
                 if queue:
                     waiting.append(queue.popleft().result())
                 if batch := self._next_batch(waiting, last=not queue):
-                    self._predict(batch, task)
+                    self._predict(batch, tasks, single)
                 while waiting and waiting[0].done:
                     yield waiting.popleft()
 
@@ -143,14 +146,14 @@ class Predictor:
         return prediction
 
     @torch.inference_mode()
-    def _predict(self, batch: Sequence[Prediction], task: str | None) -> None:
-        """Fill in the results of photos of one padded size."""
+    def _predict(self, batch: Sequence[Prediction], tasks: Sequence[str], single: bool) -> None:
+        """Fill in the results of photos of one padded size; single: for one task, not a dict."""
         start = time.perf_counter()
         parameter = next(self.model.parameters())
         pixel_values = torch.stack([p.pixel_values for p in batch]).to(
             parameter.device, parameter.dtype
         )  # (B, 3, h, w)
-        outputs = run_network(self.model, pixel_values, self._tasks(task))
+        outputs = run_network(self.model, pixel_values, tasks)
         if parameter.is_cuda:
             torch.cuda.synchronize(parameter.device)  # for the clock alone
         network = (time.perf_counter() - start) / len(batch)
@@ -160,7 +163,7 @@ class Predictor:
             for name, predicted in outputs.items():
                 found[name] = self.segment(predicted[row], prediction.sizes, name)
                 found[name].photo, found[name].name = prediction.photo, prediction.name
-            prediction.result = found if task == "all" else found.popitem()[1]
+            prediction.result = found.popitem()[1] if single else found
             prediction.pixel_values = None
             prediction.seconds |= {"network": network, "post-processing": time.perf_counter() - start}
 
@@ -175,11 +178,22 @@ class Predictor:
         labels = postprocess.semantic(outputs, sizes, sum_first=self.protocol.tasks == ("semantic",))
         return Segmentation.from_labels(labels.cpu().numpy(), self.classes)
 
-    def _tasks(self, task: str | None) -> tuple[str, ...]:
-        task = task or self.protocol.tasks[0]
-        if task not in (*TASKS, "all"):
-            raise ValueError(f"task {task!r}: expected one of {TASKS}, or 'all'")
-        return TASKS if task == "all" else (task,)
+    def _tasks(self, task: str | Sequence[str] | None) -> tuple[str, ...]:
+        """The tasks to do. Warns, once in the predictor's life, of such as the model was not trained for."""
+        trained = self.protocol.tasks
+        if task == "all":
+            return trained
+        tasks = (task,) if isinstance(task, str) else trained[:1] if task is None else tuple(task)
+        if not tasks or not set(tasks) <= set(TASKS):
+            raise ValueError(f"task {task!r}: expected one of {TASKS}, a list of them, or 'all'")
+        untrained = [name for name in tasks if name not in trained]
+        if untrained and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the model was trained for {', '.join(trained)}, not for {', '.join(untrained)}: expect worse results",
+                stacklevel=3,
+            )
+        return tasks
 
 
 @dataclass

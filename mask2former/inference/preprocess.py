@@ -5,7 +5,6 @@ Shape letters: H × W the photo, h × w the padded input.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,11 @@ class Preprocess:
         """
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r}: expected one of {PRESETS}")
-        short, long, exact = protocol.short_side, protocol.long_side, protocol.hub_size if preset == "hub" else None
+        short, long, exact = protocol.short_side, protocol.long_side, None
+        if preset == "hub" and protocol.hub_sides is not None:
+            short, long = protocol.hub_sides
+        elif preset == "hub":
+            exact = protocol.hub_size
         if isinstance(size, int):
             short, long, exact = size, round(size * long / short), None
         elif size is not None:
@@ -97,56 +100,61 @@ def read_photo(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
     uint8 or float from 0 to 1.
 
     Pictures of any mode are taken: grey, palette, 16 bits (scaled to 8), CMYK, with transparency (over white). Files
-    are turned as their EXIF entry says. Raises FileNotFoundError, or PhotoError for what is not a photo or has more
-    than `max_pixels`.
+    are turned as their EXIF entry says. Raises FileNotFoundError, PermissionError, or PhotoError for what is
+    not a photo or has more than `max_pixels`.
     """
     if isinstance(source, str | Path):
-        return _from_file(Path(source), max_pixels)
-    if isinstance(source, Image.Image):
-        name, read = "the PIL image", _to_rgb
+        name = str(Path(source))
+    elif isinstance(source, Image.Image):
+        name = "the PIL image"
     elif isinstance(source, np.ndarray):
-        name, read = "the array", _from_array
+        name = "the array"
     elif isinstance(source, Tensor):
-        name, read = "the tensor", _from_tensor
+        name = "the tensor"
     else:
         raise PhotoError(
             f"a photo is {type(source).__name__}: expected a path, a PIL image, an (H, W, 3) uint8 array, "
             "a (3, H, W) tensor, or a list of these"
         )
-    return _checked(read, source, name, max_pixels)
-
-
-def _from_file(path: Path, max_pixels: int) -> Image.Image:
-    if not path.exists():
-        hint = "; download it first" if "://" in str(path) or str(path).startswith(("http:/", "https:/")) else ""
-        raise FileNotFoundError(f"{path}: no such photo{hint}")
-    if path.is_dir():
-        raise PhotoError(f"{path} is a folder: give the photos in it")
-    if not path.stat().st_size:
-        raise PhotoError(f"{path} is empty (0 bytes)")
     try:
-        with Image.open(path) as picture:
-            return _checked(_to_rgb, picture, str(path), max_pixels)
-    except UnidentifiedImageError:
-        raise PhotoError(f"{path} is not a picture, whatever its name says") from None
-    except Image.DecompressionBombError as error:
-        raise PhotoError(f"{path} is absurdly large: {error}") from None
-
-
-def _checked(read: Callable[[Any], Image.Image], source: Any, name: str, max_pixels: int) -> Image.Image:
-    """read(source), with the name of the source in the error."""
-    try:
-        photo = source if isinstance(source, Image.Image) else read(source)
-        if photo.width * photo.height > max_pixels:  # before a file is decoded
-            raise PhotoError(f"absurdly large, {photo.width} × {photo.height}; shrink it, or raise max_pixels")
-        photo = read(source) if photo is source else photo
-        if not photo.width or not photo.height:
-            raise PhotoError(f"without a pixel, {photo.width} × {photo.height}")
+        return _read(source, max_pixels)
     except PhotoError as error:
         raise PhotoError(f"{name} is {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except FileNotFoundError:
+        hint = "; download it first" if name.startswith(("http:/", "https:/")) else ""
+        raise FileNotFoundError(f"{name}: no such photo{hint}") from None
+    except PermissionError as error:
+        raise PermissionError(f"{name} may not be read: {error.strerror}") from None
+    except UnidentifiedImageError:
+        raise PhotoError(f"{name} is not a picture, whatever its name says") from None
+    except Image.DecompressionBombError as error:
+        raise PhotoError(f"{name} is absurdly large: {error}") from None
+    except Exception as error:  # a broken file makes a decoder raise whatever it stumbles over
         raise PhotoError(f"{name} is broken or of an unknown kind: {error}") from error
-    return photo
+
+
+def _read(source: str | Path | Image.Image | np.ndarray | Tensor, max_pixels: int) -> Image.Image:
+    """`read_photo`, with errors that do not name the source."""
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if path.is_dir():
+            raise PhotoError("a folder: give the photos in it")
+        if not path.stat().st_size:
+            raise PhotoError("empty (0 bytes)")
+        with Image.open(path) as picture:
+            return _to_rgb(_checked(picture, max_pixels))
+    if isinstance(source, Image.Image):
+        return _to_rgb(_checked(source, max_pixels))
+    return _checked(_from_array(source) if isinstance(source, np.ndarray) else _from_tensor(source), max_pixels)
+
+
+def _checked(picture: Image.Image, max_pixels: int) -> Image.Image:
+    """The picture itself, of a size to work with; it need not be decoded yet."""
+    if picture.width * picture.height > max_pixels:
+        raise PhotoError(f"absurdly large, {picture.width} × {picture.height}; shrink it, or raise max_pixels")
+    if not picture.width or not picture.height:
+        raise PhotoError(f"without a pixel, {picture.width} × {picture.height}")
+    return picture
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -25,7 +25,7 @@ class Segmentation:
     task: panoptic (every pixel in at most one segment), instance (things, which may overlap, the surest first) or
         semantic (one segment a class).
     segments: N of them; for instance in the order of their masks.
-    classes: those of the model; a segment's `label_id` is a position among them.
+    classes: those of the model; a segment's `label_id` is a position among them, for every task and dataset.
     photo: what `overlay` is painted on, or None.
     name: of the photo's file, without its ending.
     """
@@ -141,10 +141,14 @@ class Segmentation:
         segments = [self.segments[n] for n in shown]
         return visualize.overlay(photo, segments, lambda n: self.mask(shown[n]), self.classes)
 
-    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """COCO results: for each segment image_id, category_id (the dataset's), segmentation (compressed run lengths),
-        area, score. Raises ImportError without hotcoco or pycocotools."""
-        return formats.coco_results(self.segments, self.mask, self.classes, image_id)
+    def to_coco(self, image_id: int | str, category: str = "dataset_id") -> list[dict[str, Any]]:
+        """COCO results: for each segment image_id, category_id, segmentation (compressed run lengths), area, score.
+
+        category: "dataset_id" writes the dataset's ids; "thing_position" the position among the thing classes alone,
+            which is how ADE20K's instance task numbers them.
+        Raises ImportError without hotcoco or pycocotools, ValueError for the thing position of stuff.
+        """
+        return formats.coco_results(self.segments, self.mask, self.classes, image_id, category)
 
     def to_panoptic(self, image_id: int | str, file_name: str | None = None) -> tuple[Image.Image, dict[str, Any]]:
         """COCO's panoptic format: a picture with R + 256 G + 65536 B = segment id, 0 for none, and its annotation with
