@@ -33,6 +33,7 @@ class Protocol:
     short_side: int = 800  # photos are resized to this shorter side…
     long_side: int = 1333  # …unless the longer one would then exceed this
     hub_size: tuple[int, int] | None = (384, 384)  # what the preset "hub" squashes a photo to; None: it does not squash
+    hub_sides: tuple[int, int] | None = None  # (short, long) of the preset "hub" where it keeps the photo's shape
     object_mask_threshold: float = 0.8  # panoptic: a query must score above this
     overlap_threshold: float = 0.8  # panoptic: the share of its own mask a segment must keep
     instances_per_image: int = 100  # instance: how many (query, class) pairs are kept

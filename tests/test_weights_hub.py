@@ -9,16 +9,21 @@ from safetensors.torch import load_file, save_file
 
 import weights
 import weights.zoo
-from mask2former import Protocol
+from mask2former import ClassInfo, Mask2FormerConfig, Protocol
+from mask2former.data.classes import dataset_classes
+from mask2former.inference.preprocess import Preprocess
+from oneformer.dinat import Block, neighborhood_attention
 from tests.conftest import SHARED, needs_shared
 from tests.toy_transformers import mask2former as toy_mask2former
 from tests.toy_transformers import swin as toy_swin
 from weights.checkpoint import build_model, read_checkpoint, write_hub
 from weights.class_names import complete
-from weights.hub_config import config_from_hub
+from weights.hub_config import _protocol, config_from_hub
+from weights.translate import layout_for
 
 transformers = pytest.importorskip("transformers")
 
+CONFIG_133 = Mask2FormerConfig(num_classes=133)
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 SWIN = {"embed_dim": 16, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 4}
 RESNET = {"embedding_size": 64, "hidden_sizes": [32, 48, 64, 96], "depths": [1, 2, 1, 1]}
@@ -114,7 +119,8 @@ def test_oneformer_with_texts_computes_the_same(tmp_path):
     theirs = transformers.OneFormerForUniversalSegmentation.from_pretrained(tmp_path, dtype=torch.float64).eval()
     for module in theirs.modules():
         module.is_training = False  # or it would ask for texts, and drop out
-    ours = weights.create_model(tmp_path, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="left out the 21 entries that only training needs"):
+        ours = weights.create_model(tmp_path, dtype=torch.float64)
     pixel_values, task = torch.randn(1, 3, 64, 96, dtype=torch.float64), torch.zeros(1, 77, dtype=torch.int64)
     task[0, :5] = torch.tensor([49406, 7, 8, 9, 49407])
     expected = theirs.model(pixel_values=pixel_values, task_inputs=task.double())
@@ -262,17 +268,67 @@ def test_names_of_dinat(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "size, hub_size, sides",
+    "values, hub_size, hub_sides, resized",
     [
-        ({"height": 256, "width": 320}, (256, 320), (800, 1333)),
-        ({"shortest_edge": 512, "longest_edge": 2048}, None, (512, 2048)),
-        (None, (384, 384), (800, 1333)),
+        ({"size": {"height": 256, "width": 320}}, (256, 320), None, (256, 320)),
+        ({"size": {"shortest_edge": 512, "longest_edge": 600}}, None, (512, 600), (450, 600)),
+        ({"size": 320, "max_size": 400}, None, (320, 400), (300, 400)),
+        ({"size": 480}, None, (480, 1333), (480, 640)),
+        ({}, (384, 384), None, (384, 384)),
     ],
 )
-def test_the_size_of_preprocessor_config_is_kept(tmp_path, size, hub_size, sides):
+@pytest.mark.parametrize("named", [None, "copy", "mask2former-swin-tiny-coco-panoptic"])
+def test_the_preprocessor_config_is_kept(tmp_path, values, hub_size, hub_sides, resized, named):
+    """Whatever the names of the classes and of the folder add; the preset "paper" is the test protocol's."""
+    names = [c.name for c in dataset_classes("coco_panoptic")] if named else [f"thing {k}" for k in range(133)]
+    config = replace(CONFIG_133, classes=tuple(ClassInfo(name, True, (0, 0, 0), k) for k, name in enumerate(names)))
+    protocol = _protocol({"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.5, 0.5], **values})
+    completed = complete(replace(config, protocol=protocol), guess=weights.zoo.guess_model(str(tmp_path / str(named))))
+    protocol = completed.protocol
+    assert (protocol.hub_size, protocol.hub_sides) == (hub_size, hub_sides)
+    assert (protocol.pixel_mean, protocol.pixel_std) == ((127.5, 127.5, 127.5), (63.75, 127.5, 127.5))
+    assert Preprocess.from_protocol(protocol, "hub").sizes((480, 640)).resized == resized
+    if named:
+        assert not completed.classes[-1].is_thing and (protocol.short_side, protocol.long_side) == (800, 1333)
+        assert Preprocess.from_protocol(protocol).sizes((480, 640)).resized == (800, 1067)
+
+
+def test_the_preprocessor_config_is_read_from_the_folder(tmp_path):
     toy_mask2former(toy_swin(4)).save_pretrained(tmp_path)
-    values = {"image_mean": [0.5, 0.5, 0.5]} | ({"size": size} if size else {})
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
-    protocol = weights.create_model(tmp_path).config.protocol
-    assert (protocol.hub_size, (protocol.short_side, protocol.long_side)) == (hub_size, sides)
-    assert protocol.pixel_mean == (127.5, 127.5, 127.5)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 320, "max_size": 400}))
+    assert weights.create_model(tmp_path).config.protocol.hub_sides == (320, 400)
+    weights.convert(tmp_path, tmp_path / "native")
+    weights.convert(tmp_path / "native", tmp_path / "hub", to="hub")
+    assert weights.create_model(tmp_path / "hub").config.protocol.hub_sides == (320, 400)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size, dilation", [((9, 12), 2), ((12, 12), 1)])
+def test_a_block_of_dinat_means_the_same(monkeypatch, size, dilation):
+    """Their block, with our neighborhood attention in place of a library's, on weights translated to their names."""
+    from transformers.models.dinat import modeling_dinat
+
+    scores = {}  # theirs are made in one call and used in the next
+
+    def make_scores(q, k, bias, kernel_size, dilation):
+        scores.update(q=q, k=k, bias=bias)
+        return torch.zeros(1)
+
+    def use_scores(_, v, kernel_size, dilation):
+        q, k, v = (t.permute(0, 3, 2, 1, 4) for t in (scores["q"], scores["k"], v))  # (B, W, H, N, D) → (B, N, H, W, D)
+        return neighborhood_attention(q, k, v, scores["bias"], kernel_size, dilation)
+
+    monkeypatch.setattr(modeling_dinat, "natten2dqkrpb", make_scores, raising=False)
+    monkeypatch.setattr(modeling_dinat, "natten2dav", use_scores, raising=False)
+    ours = Block(16, 2, 5, dilation, 2.0, 0.0).double().eval()
+    for parameter in ours.parameters():
+        parameter.normal_(0.1, 0.5)
+    prefix = "backbone.levels.0.blocks.0."
+    names = layout_for("hub", "oneformer", "dinat").from_native({prefix + k: v for k, v in ours.state_dict().items()})
+    theirs_prefix = "model.pixel_level_module.encoder.encoder.levels.0.layers.0."
+    config = transformers.DinatConfig(kernel_size=5, mlp_ratio=2.0, layer_scale_init_value=0.0)
+    theirs = modeling_dinat.DinatLayer(config, 16, 2, dilation).double().eval()
+    theirs.load_state_dict({name.removeprefix(theirs_prefix): tensor for name, tensor in names.items()})
+    x = torch.randn(1, *size, 16, dtype=torch.float64)
+    expected = theirs(x)[0]
+    assert scores and (ours(x) - expected).abs().max() <= 1e-9 * expected.abs().max()

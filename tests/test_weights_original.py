@@ -3,8 +3,10 @@
 import json
 import os
 import pickle
+import warnings
 from collections import OrderedDict
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ import torch
 
 import weights
 import weights.zoo
+from oneformer.dinat import PRESETS
 from tests.conftest import SHARED, needs_shared
 from weights.checkpoint import build_model, read_checkpoint
-from weights.infer import infer_config
+from weights.infer import default_dilations, infer_config
+from weights.load import _dilations
 from weights.pickle_reader import UnsafePickleError, read_pickle
 from weights.translate import backbone_family, layout_for, model_family
 
@@ -56,8 +60,9 @@ def test_manifest_is_covered(path):
     layout = layout_for("original", model_family(theirs), backbone_family(theirs))
     state, unknown = layout.to_native(theirs)
     assert not unknown
-    config = infer_config(state)
     row = weights.zoo.ZOO[ROWS[path.stem.removesuffix("_no_text")]].config
+    dilations = PRESETS["dinat_large"]["dilations"] if "dinat" in path.stem else None
+    config = infer_config(state, dilations)
     for name in ("family", "backbone", "backbone_options", "num_classes", "num_queries", "hidden_dim", "mask_dim"):
         assert getattr(config, name) == getattr(row, name), name
     for name in ("num_heads", "encoder_layers", "encoder_feedforward_dim", "decoder_layers", "decoder_feedforward_dim"):
@@ -134,6 +139,40 @@ def test_computes_what_the_original_did(folder):
 def test_dilations_must_be_told():
     with pytest.raises(ValueError, match="dilations of a DiNAT with \\[2, 2, 3, 2\\] blocks"):
         read_checkpoint(REFERENCE / "oneformer_dinat" / "model_final.pth")
+
+
+@pytest.mark.parametrize("name", ["oneformer_coco_dinat_large", "oneformer_cityscapes_dinat_large"])
+def test_assumed_dilations(name, tmp_path):
+    """Those of the kernel size, with a warning; none where a published model's name or the caller says them."""
+    config = weights.zoo.ZOO[name].config
+    with torch.device("meta"):
+        state = build_model(config).state_dict()
+    with pytest.warns(UserWarning, match="dilations cannot be read off .* are assumed, .*To give others: backbone_opt"):
+        assert infer_config(state).backbone_options == config.backbone_options
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named = tmp_path / PurePosixPath(weights.zoo.ZOO[name].url).name
+        expected = config.backbone_options.get("dilations") or [list(d) for d in PRESETS["dinat_large"]["dilations"]]
+        assert [list(d) for d in _dilations(named, None, {})] == expected
+        assert infer_config(state, expected).backbone_options == config.backbone_options
+        given = {"backbone_options": {"dilations": DILATIONS}}
+        assert _dilations(named, None, given) == DILATIONS
+        assert _dilations(tmp_path / "mine.pth", None, {}) is None
+    with pytest.raises(ValueError, match="kernel size 9 cannot be read off its shapes; give them"):
+        default_dilations([3, 4, 18, 5], 9)
+
+
+@needs_shared
+@torch.no_grad()
+def test_dinat_through_the_hub_layout_computes_the_same(tmp_path):
+    source = REFERENCE / "oneformer_dinat" / "model_final.pth"
+    weights.convert(source, tmp_path / "hub", to="hub", dilations=DILATIONS)
+    direct = weights.create_model(source, backbone_options={"dilations": DILATIONS})
+    through = weights.create_model(tmp_path / "hub")
+    pixel_values = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    expected, found = direct(pixel_values, "panoptic"), through(pixel_values, "panoptic")
+    assert torch.equal(found.class_logits, expected.class_logits)
+    assert torch.equal(found.mask_logits, expected.mask_logits)
 
 
 @needs_shared

@@ -43,6 +43,10 @@ from weights.translate import (
 
 CONFIGS = {"mask2former": Mask2FormerConfig, "oneformer": OneFormerConfig}
 ORIGINAL_SUFFIXES = (".pkl", ".pth", ".pt")
+# which reading and running a model here does without, and OneFormer's processor elsewhere does not
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+# weights in other forms: who finds them beside a new model.safetensors might read them instead
+OTHER_WEIGHTS = ("model.safetensors.index.json", "model-*-of-*.safetensors", "pytorch_model*.bin*")
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Checkpoint:
     config: Mask2FormerConfig
     state: dict[str, Tensor]  # the network's entries, and for OneFormer `criterion.logit_scale`
     source: str  # where it came from, for messages
+    tokenizer: tuple[Path, ...] = ()  # files of a source folder that go along into another folder
 
 
 def build_model(config: Mask2FormerConfig, pretrained_backbone: bool = False) -> nn.Module:
@@ -69,14 +74,15 @@ def read_checkpoint(path: Path | str, dilations: Sequence[Sequence[int]] | None 
     if layout == "original":
         return _read_original(path, dilations)
     values = _read_json(path / "config.json")
-    return _read_native(path, values) if layout == "native" else _read_hub(path, values)
+    checkpoint = _read_native(path, values) if layout == "native" else _read_hub(path, values)
+    return replace(checkpoint, tokenizer=tuple(path / name for name in TOKENIZER_FILES if (path / name).is_file()))
 
 
-def read_config(path: Path | str) -> Mask2FormerConfig:
+def read_config(path: Path | str, dilations: Sequence[Sequence[int]] | None = None) -> Mask2FormerConfig:
     """The configuration alone; of a native folder without touching its weights."""
     if layout_of(path) == "native":
         return _native_config(Path(path), _read_json(Path(path) / "config.json"))
-    return read_checkpoint(path).config
+    return read_checkpoint(path, dilations).config
 
 
 def layout_of(path: Path | str) -> Literal["native", "hub", "original"]:
@@ -108,7 +114,7 @@ def write_native(checkpoint: Checkpoint, folder: Path | str) -> None:
         _write_safetensors(checkpoint.state, temporary)
         _write_json(config.to_dict(), temporary / "config.json")
 
-    _write_folder(Path(folder), write)
+    _write_folder(Path(folder), write, checkpoint.tokenizer)
 
 
 def write_hub(checkpoint: Checkpoint, folder: Path | str) -> None:
@@ -122,7 +128,7 @@ def write_hub(checkpoint: Checkpoint, folder: Path | str) -> None:
         _write_json(values, temporary / "config.json")
         _write_json(preprocessor_to_hub(config), temporary / "preprocessor_config.json")
 
-    _write_folder(Path(folder), write)
+    _write_folder(Path(folder), write, checkpoint.tokenizer)
 
 
 def write_original(checkpoint: Checkpoint, path: Path | str) -> None:
@@ -134,15 +140,18 @@ def write_original(checkpoint: Checkpoint, path: Path | str) -> None:
     layout = layout_for("original", config.family, backbone_family(checkpoint.state) or config.backbone)
     theirs = layout.from_native(checkpoint.state)
 
-    def write(temporary: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
         if path.suffix == ".pkl":
-            write_pickle(temporary / path.name, theirs, VERSIONS)
-            return
-        model = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in theirs.items())
-        model._metadata = dict(VERSIONS)
-        torch.save({"model": model}, temporary / path.name)
-
-    _write_folder(path.parent, write)
+            write_pickle(temporary, theirs, VERSIONS)
+        else:
+            model = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in theirs.items())
+            model._metadata = dict(VERSIONS)
+            torch.save({"model": model}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def has_text_branch(state: Mapping[str, Tensor]) -> bool:
@@ -276,15 +285,22 @@ def _write_json(values: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder next to where the files belong, then move them there."""
-    folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+def _write_folder(folder: Path, write: Callable[[Path], None], carried: Sequence[Path]) -> None:
+    """Let `write` fill a temporary folder inside, then move its files up, with copies of the carried ones."""
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    # inside, because the folder may be the only place one can write to, or a file system of its own
+    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
     try:
         write(temporary)
-        folder.mkdir(exist_ok=True)
+        for file in carried:
+            shutil.copyfile(file, temporary / file.name)
         for file in sorted(temporary.iterdir()):
             file.replace(folder / file.name)
+        for pattern in OTHER_WEIGHTS:
+            for file in folder.glob(pattern):
+                file.unlink()
     finally:
         shutil.rmtree(temporary)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()

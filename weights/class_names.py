@@ -13,6 +13,7 @@ from mask2former.modeling.config import Mask2FormerConfig, class_color
 from mask2former.structures import ClassInfo
 from weights.zoo import TESTS, PublishedModel
 
+OF_THE_FILES = ("pixel_mean", "pixel_std", "hub_size", "hub_sides")  # of a protocol, what a checkpoint's own files say
 Classes = str | Path | Sequence[str | ClassInfo]  # the name of a class table, a JSON file, names, or ClassInfos
 
 
@@ -59,19 +60,19 @@ def complete(
 
     row: the published model it is. guess: the one its file or folder is named after, which counts if the classes have
     no names or most agree. Else a dataset's table is taken for the checkpoint's own if most names agree, and the
-    checkpoint's spelling stays. Nothing changes where none of this is known.
+    checkpoint's spelling stays. The checkpoint's mean, standard deviation and sizes for the preset "hub" stay always.
+    Nothing changes where none of this is known.
     """
+    own = {field: getattr(config.protocol, field) for field in OF_THE_FILES}
     named = are_named(config.classes)
     if row is None and guess is not None and (not named or _agree(config.classes, guess.config.classes)):
         row = guess
     if row is not None and row.config.num_classes == config.num_classes:
-        protocol = replace(row.config.protocol, hub_size=config.protocol.hub_size)
-        return replace(config, classes=row.config.classes, protocol=protocol)
+        return replace(config, classes=row.config.classes, protocol=replace(row.config.protocol, **own))
     for test, (table, protocol) in TESTS.items():
         family, known = "oneformer" if test.startswith("oneformer") else "mask2former", dataset_classes(table)
         if named and family == config.family and _agree(config.classes, known):
             classes = tuple(replace(b, name=a.name) for a, b in zip(config.classes, known, strict=True))
-            own = {field: getattr(config.protocol, field) for field in ("pixel_mean", "pixel_std", "hub_size")}
             return replace(config, classes=classes, protocol=replace(protocol, **own))
     return config
 

@@ -23,9 +23,10 @@ def convert(
     """Read a checkpoint and write it in another layout.
 
     source: as in `create_model`. destination: a folder, for "original" a file ending in .pkl (as Mask2Former's are) or
-    .pth (as OneFormer's are). classes, dilations: see `load_checkpoint`. What training alone needs is kept. An existing
-    destination is replaced, once everything is written. Raises as `load_checkpoint`, and ValueError for a backbone the
-    layout does not have.
+    .pth (as OneFormer's are). classes, dilations: see `load_checkpoint`. What training alone needs is kept, and
+    tokenizer files of a source folder go along into a folder. In an existing folder, files of the same names are
+    replaced once everything is written, weights in other forms (shards, pytorch_model.bin) are removed, and the rest
+    stays. Raises as `load_checkpoint`, and ValueError for a backbone the layout does not have.
     """
     if to not in WRITERS:
         raise ValueError(f"to={to!r}: expected one of {', '.join(WRITERS)}")

@@ -149,12 +149,13 @@ def config_to_hub(config: Mask2FormerConfig, state: Mapping[str, Tensor]) -> dic
 def preprocessor_to_hub(config: Mask2FormerConfig) -> dict[str, Any]:
     """Their `preprocessor_config.json`: the test protocol's sizes, mean and standard deviation."""
     protocol = config.protocol
+    short, long = protocol.hub_sides or (protocol.short_side, protocol.long_side)
     return {
         "image_processor_type": "Mask2FormerImageProcessor"
         if config.family == "mask2former"
         else "OneFormerImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": protocol.short_side, "longest_edge": protocol.long_side},
+        "size": {"shortest_edge": short, "longest_edge": long},
         "resample": 2,  # bilinear
         "size_divisor": 32,
         "do_rescale": True,
@@ -189,15 +190,21 @@ def _classes(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str
 
 
 def _protocol(preprocessor: Mapping[str, Any]) -> Protocol:
-    """The default protocol with their size, and mean and standard deviation, which are for 0..1 in float32."""
+    """The default protocol with their size, and mean and standard deviation, which are for 0..1 in float32.
+
+    Older files have an integer `size`, the shorter side, and perhaps a `max_size` for the longer one.
+    """
     values = {"pixel_mean": preprocessor.get("image_mean"), "pixel_std": preprocessor.get("image_std")}
     values = {k: tuple(round(x * 255, 4) for x in v) for k, v in values.items() if v}
     size = preprocessor.get("size")
+    if isinstance(size, int):
+        size = {"shortest_edge": size, "longest_edge": int(preprocessor.get("max_size") or max(size, 1333))}
     if isinstance(size, Mapping) and {"height", "width"} <= set(size):
         values["hub_size"] = (int(size["height"]), int(size["width"]))
     elif isinstance(size, Mapping) and "shortest_edge" in size:
         short = int(size["shortest_edge"])
-        values |= {"hub_size": None, "short_side": short, "long_side": int(size.get("longest_edge") or 4 * short)}
+        long = int(size.get("longest_edge") or 4 * short)
+        values |= {"hub_size": None, "hub_sides": (short, long), "short_side": short, "long_side": long}
     return replace(Protocol(), **values)
 
 

@@ -1,13 +1,15 @@
 """The configuration of a checkpoint that carries none, read off its names and shapes.
 
 Names are ours (`translate.py` has made them so). What shapes cannot tell is assumed as the papers have it (four
-sampling points a head and level, patches of four pixels), but for DiNAT's dilations, which must be given.
+sampling points a head and level, patches of four pixels). DiNAT's dilations should be given; a warning says what is
+assumed for them else.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +48,13 @@ CONVNEXTS = {
     "convnext_large": ([3, 3, 27, 3], [192, 384, 768, 1536]),
     "convnext_xlarge": ([3, 3, 27, 3], [256, 512, 1024, 2048]),
 }
+# of DiNAT-L with 7 × 7 neighborhoods, which Cityscapes' models have
+CITYSCAPES_DILATIONS = [
+    [1, 18, 1],
+    [1, 5, 1, 9],
+    [1, 2, 1, 3, 1, 4, 1, 2, 1, 3, 1, 4, 1, 2, 1, 3, 1, 4],
+    [1, 2, 1, 2, 1],
+]
 
 
 def infer_config(
@@ -53,7 +62,8 @@ def infer_config(
 ) -> Mask2FormerConfig:
     """The configuration of a native state dict (any tensors with shapes).
 
-    dilations: of DiNAT, one a block, stage by stage; None takes those of DiNAT-L for 640-pixel crops if the depths fit.
+    dilations: of DiNAT, one a block, stage by stage; None takes those of the DiNAT-L with these depths and this kernel
+        size, with a warning.
     known: fields of the configuration that are known from elsewhere, such as `classes`. Raises ValueError where an
     entry that tells a size is not there, or where known sizes contradict the shapes.
     """
@@ -63,7 +73,7 @@ def infer_config(
         raise ValueError("no entry tells which backbone this is; known are Swin, ResNet, ConvNeXt and DiNAT")
     sizes = backbone_sizes(state)
     if family == "dinat":
-        sizes["dilations"] = dilations or default_dilations(sizes["depths"])
+        sizes["dilations"] = dilations or default_dilations(sizes["depths"], sizes["kernel_size"])
     backbone, options = backbone_name(sizes)
     hidden_dim = shape("transformer_decoder.class_head.weight")[1]
     points = known.get("encoder_points", POINTS)
@@ -191,14 +201,25 @@ def _resnet_name(sizes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return "resnet50" if sizes["bottleneck"] else "resnet18", {"layers": sizes["depths"], **options}
 
 
-def default_dilations(depths: Sequence[int]) -> list[list[int]]:
-    """The dilations of DiNAT-L for crops of 640 pixels (OneFormer, COCO and ADE20K)."""
+def default_dilations(depths: Sequence[int], kernel_size: int) -> list[list[int]]:
+    """The dilations of the DiNAT-L of this kernel size, with a warning: 11 is that of COCO and ADE20K (crops of 640 or
+    896 pixels), 7 that of Cityscapes. ValueError where there is none."""
     preset = PRESETS["dinat_large"]
-    if list(depths) != list(preset["depths"]):
+    known = {preset["kernel_size"]: ("COCO and ADE20K", preset["dilations"]), 7: ("Cityscapes", CITYSCAPES_DILATIONS)}
+    how = 'backbone_options={"dilations": …} of create_model or dilations=… of convert, one a block, stage by stage'
+    if list(depths) != list(preset["depths"]) or kernel_size not in known:
         raise ValueError(
-            f"the dilations of a DiNAT with {list(depths)} blocks cannot be read off its shapes; give them"
+            f"the dilations of a DiNAT with {list(depths)} blocks and kernel size {kernel_size} cannot be read off its "
+            f"shapes; give them: {how}"
         )
-    return _plain(preset["dilations"])
+    datasets, dilations = known[kernel_size]
+    dilations = _plain(dilations)
+    warnings.warn(
+        f"DiNAT's dilations cannot be read off its shapes; those of DiNAT-L for {datasets} are assumed, {dilations}. "
+        f"To give others: {how}",
+        stacklevel=3,
+    )
+    return dilations
 
 
 def _plain(value: Any) -> Any:

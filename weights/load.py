@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from torch import nn
 
 from mask2former.inference.predictor import Predictor
 from mask2former.modeling.config import Mask2FormerConfig
+from oneformer.dinat import PRESETS
 from weights.checkpoint import (
     CONFIGS,
     Checkpoint,
@@ -31,7 +31,6 @@ from weights.download import hub_folder, original_file
 from weights.translate import CRITERION, TEXT_BRANCH, check_entries
 from weights.zoo import PublishedModel, find_model, guess_model, nearest_models
 
-log = logging.getLogger(__name__)
 CLASS_HEAD = "transformer_decoder.class_head."
 
 
@@ -65,7 +64,11 @@ def create_model(
         checkpoint = _read(path, row, config_fields)
         config = checkpoint.config
     else:
-        config = row.config if path is None else _completed(read_config(path), path, row)
+        config = (
+            row.config
+            if path is None
+            else _completed(read_config(path, _dilations(path, row, config_fields)), path, row)
+        )
     if config.family == "oneformer":
         config_fields = {"text_branch": False, **config_fields}
     config = _changed(config, _given_classes(num_classes, classes), config_fields)
@@ -130,10 +133,15 @@ def _load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None
         fresh += TEXT_BRANCH
         warnings.warn(f"{source} has no text branch; a fresh one was made, train before use", stacklevel=3)
     if not text_wanted:
-        dropped = sorted(name for name in state if name.startswith(TEXT_BRANCH))
+        dropped = [name for name in state if name.startswith(TEXT_BRANCH)]
         state = {name: tensor for name, tensor in state.items() if not name.startswith(TEXT_BRANCH)}
         if dropped:
-            log.info("%s: left out %d entries that only training needs: %s", source, len(dropped), ", ".join(dropped))
+            prefixes = ", ".join(prefix for prefix in TEXT_BRANCH if any(name.startswith(prefix) for name in dropped))
+            warnings.warn(
+                f"{source}: left out the {len(dropped)} entries that only training needs ({prefixes}); "
+                "text_branch=True keeps them",
+                stacklevel=3,
+            )
     check_entries(source, state, model.state_dict(), lambda name: name.startswith(fresh))
     model.load_state_dict(state, strict=False)
 
@@ -163,11 +171,17 @@ def _resolve(source: str | Path, download: bool = True) -> tuple[Path | None, Pu
 
 
 def _read(path: Path, row: PublishedModel | None, config_fields: dict[str, Any]) -> Checkpoint:
-    published = row or guess_model(str(path))
-    options = config_fields.get("backbone_options") or (published.config.backbone_options if published else {})
-    checkpoint = read_checkpoint(path, options.get("dilations"))
+    checkpoint = read_checkpoint(path, _dilations(path, row, config_fields))
     checkpoint.config = _completed(checkpoint.config, path, row)
     return checkpoint
+
+
+def _dilations(path: Path, row: PublishedModel | None, config_fields: dict[str, Any]) -> Sequence[Sequence[int]] | None:
+    """DiNAT's dilations as given, or those of the published model it is or is named after."""
+    options, published = config_fields.get("backbone_options") or {}, row or guess_model(str(path))
+    if published is not None:
+        options = {**PRESETS.get(published.config.backbone, {}), **published.config.backbone_options, **options}
+    return options.get("dilations")
 
 
 def _completed(config: Mask2FormerConfig, path: Path, row: PublishedModel | None) -> Mask2FormerConfig:

@@ -11,12 +11,12 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from mask2former.data.classes import dataset_classes
 from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.structures import Protocol
 from oneformer.config import OneFormerConfig
+from weights.infer import CITYSCAPES_DILATIONS
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,12 @@ def nearest_models(name: str) -> list[str]:
     return difflib.get_close_matches(name, ZOO, 5, 0.4)
 
 
-def _dinat(kernel_size: int | None = None, dilations: tuple[str, ...] = ()) -> tuple[str, dict[str, Any], float]:
-    options = {"kernel_size": kernel_size} if kernel_size else {}
-    if dilations:
-        options["dilations"] = [[int(d) for d in stage.split()] for stage in dilations]
-    return "dinat_large", options, 0.3
-
-
+DILATIONS_1280 = [
+    [1, 28, 1],
+    [1, 7, 1, 14],
+    [1, 3, 1, 5, 1, 5, 1, 7, 1, 3, 1, 5, 1, 5, 1, 7, 1, 7],
+    [1, 3, 1, 3, 1],
+]
 # timm name (or DiNAT preset), options over its own, stochastic depth in training
 BACKBONES = {
     "resnet50": ("resnet50", {}, 0.0),
@@ -105,9 +104,9 @@ BACKBONES = {
     "swin_large": ("swin_large_patch4_window12_384", {}, 0.3),
     "convnext_large": ("convnext_large", {}, 0.4),
     "convnext_xlarge": ("convnext_xlarge", {}, 0.4),
-    "dinat_large": _dinat(),
-    "dinat_large_cityscapes": _dinat(7, ("1 18 1", "1 5 1 9", "1 2 1 3 1 4 1 2 1 3 1 4 1 2 1 3 1 4", "1 2 1 2 1")),
-    "dinat_large_1280": _dinat(None, ("1 28 1", "1 7 1 14", "1 3 1 5 1 5 1 7 1 3 1 5 1 5 1 7 1 7", "1 3 1 3 1")),
+    "dinat_large": ("dinat_large", {}, 0.3),
+    "dinat_large_cityscapes": ("dinat_large", {"kernel_size": 7, "dilations": CITYSCAPES_DILATIONS}, 0.3),
+    "dinat_large_1280": ("dinat_large", {"dilations": DILATIONS_1280}, 0.3),
 }
 
 
