@@ -137,6 +137,17 @@ def test_hub_download_and_cache(server, model, tmp_path, monkeypatch):
         weights.create_model("somebody/other")
 
 
+def test_a_oneformer_brings_its_tokenizer(server, tmp_path):
+    """Loading needs none; the files are fetched so that a conversion can carry them."""
+    (served := tmp_path / "served").mkdir()
+    served.joinpath("config.json").write_text('{"model_type": "oneformer"}')
+    for name in ("model.safetensors", "vocab.json", "merges.txt"):
+        served.joinpath(name).write_bytes(name.encode())
+    for file in served.iterdir():
+        server.files[f"/{REPOSITORY}/{file.name}"] = file.read_bytes()
+    assert {"vocab.json", "merges.txt"} <= {file.name for file in hub_folder(REPOSITORY).iterdir()}
+
+
 def test_hub_download_resumes(server, model, tmp_path, monkeypatch):
     serve(server, model, tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)

@@ -29,6 +29,7 @@ from oneformer.config import OneFormerConfig
 from oneformer.model import OneFormer
 from weights.hub_config import config_from_hub, config_to_hub, preprocessor_to_hub
 from weights.infer import infer_config
+from weights.keys_huggingface import TOKENIZER_FILES
 from weights.keys_original import VERSIONS
 from weights.pickle_reader import read_pickle, write_pickle
 from weights.translate import (
@@ -44,7 +45,6 @@ from weights.translate import (
 CONFIGS = {"mask2former": Mask2FormerConfig, "oneformer": OneFormerConfig}
 ORIGINAL_SUFFIXES = (".pkl", ".pth", ".pt")
 # which reading and running a model here does without, and OneFormer's processor elsewhere does not
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 # weights in other forms: who finds them beside a new model.safetensors might read them instead
 OTHER_WEIGHTS = ("model.safetensors.index.json", "model-*-of-*.safetensors", "pytorch_model*.bin*")
 

@@ -16,6 +16,8 @@ import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 from tqdm import tqdm
 
+from weights.keys_huggingface import TOKENIZER_FILES
+
 # the first of these that a repository has
 WEIGHT_FILES = (
     "model.safetensors",
@@ -57,7 +59,8 @@ def hub_folder(repo_id: str) -> Path:
         for shard in sorted(set(json.loads((folder / weights).read_text())["weight_map"].values())):
             if not _fetch(repo_id, shard, commit):
                 raise FileNotFoundError(f"{repo_id} lacks {shard}, which its {weights} names")
-    for name in OPTIONAL_FILES:
+    of_oneformer = json.loads((folder / "config.json").read_text()).get("model_type") == "oneformer"
+    for name in OPTIONAL_FILES + (TOKENIZER_FILES if of_oneformer else ()):
         _fetch(repo_id, name, commit)
     return folder
 

@@ -125,3 +125,6 @@ ONEFORMER_FUSED = (
 # (theirs, the entry of ours each goes with, how it is made when written)
 MADE = (("criterion.empty_weight", "transformer_decoder.class_head.bias", "class_weights"),)
 MADE_ONEFORMER = (("criterion.logit_scale", "task_mlp.layers.0.bias", "logit_scale"),)
+
+# What a OneFormer repository has beside the weights: the tokenizer of the texts. Not read here, but carried along.
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
