@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from mask2former.modeling.backbone import Backbone
 from mask2former.modeling.layers import MLP
-from mask2former.modeling.model import check_pixel_values
-from mask2former.modeling.pixel_decoder import PixelDecoder
+from mask2former.modeling.model import check_pixel_values, create_pixel_decoder
 from mask2former.structures import Outputs
 from oneformer.config import OneFormerConfig
 from oneformer.dinat import PRESETS, DiNAT
@@ -30,16 +29,7 @@ class OneFormer(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = create_backbone(config, pretrained_backbone)
-        self.pixel_decoder = PixelDecoder(
-            self.backbone.channels,
-            config.hidden_dim,
-            config.mask_dim,
-            config.num_heads,
-            config.encoder_layers,
-            config.encoder_feedforward_dim,
-            config.encoder_points,
-            config.dropout,
-        )
+        self.pixel_decoder = create_pixel_decoder(config, self.backbone.channels)
         self.task_mlp = MLP(config.task_sequence_length, config.hidden_dim, config.hidden_dim, 2)
         self.transformer_decoder = TaskConditionedDecoder(
             config.num_classes,

@@ -74,10 +74,9 @@ def test_every_parameter_learns(model):
     sum(tensor.square().mean() for tensor in every_tensor(outputs)).backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert not [name for name, g in gradients.items() if g is None or not g.isfinite().all()]
-    # Adding one vector to all keys changes no attention weight, so that their bias alone may have no gradient; and a
-    # ReLU that is off everywhere at toy size has none.
-    silent = [name for name, g in gradients.items() if not g.abs().max() > 0]
-    assert len(silent) <= 0.02 * len(gradients), silent
+    # At first offsets and attention weights do not depend on the queries of the deformable attention (its weights start
+    # at zero), so that what is added to those queries alone cannot matter yet; everything else must.
+    assert [name for name, g in gradients.items() if not g.abs().max() > 0] == ["pixel_decoder.level_embedding"]
 
 
 def test_training_mode_changes_dropout_only(model):

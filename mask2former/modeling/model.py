@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from mask2former.modeling.backbone import Backbone
@@ -25,16 +27,7 @@ class Mask2Former(nn.Module):
             config.frozen_batch_norm,
             pretrained_backbone,
         )
-        self.pixel_decoder = PixelDecoder(
-            self.backbone.channels,
-            config.hidden_dim,
-            config.mask_dim,
-            config.num_heads,
-            config.encoder_layers,
-            config.encoder_feedforward_dim,
-            config.encoder_points,
-            config.dropout,
-        )
+        self.pixel_decoder = create_pixel_decoder(config, self.backbone.channels)
         self.transformer_decoder = TransformerDecoder(
             config.num_classes,
             config.hidden_dim,
@@ -54,6 +47,20 @@ class Mask2Former(nn.Module):
         check_pixel_values(pixel_values)
         mask_features, levels = self.pixel_decoder(self.backbone(pixel_values))
         return self.transformer_decoder(levels, mask_features)
+
+
+def create_pixel_decoder(config: Mask2FormerConfig, in_channels: Sequence[int]) -> PixelDecoder:
+    """The pixel decoder of either network; in_channels: of the four backbone maps, finest first."""
+    return PixelDecoder(
+        in_channels,
+        config.hidden_dim,
+        config.mask_dim,
+        config.num_heads,
+        config.encoder_layers,
+        config.encoder_feedforward_dim,
+        config.encoder_points,
+        config.dropout,
+    )
 
 
 def check_pixel_values(pixel_values: Tensor) -> None:
