@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
 
+from mask2former.modeling.linear import feed_forward, linear
+
 # DiNAT-L as trained for COCO; other datasets' models differ in kernel size and dilations.
 PRESETS = {
     "dinat_large": {
@@ -111,7 +113,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        hidden = self.norm2(x)
+        if self.training and self.drop_path.drop_prob:
+            return x + self.drop_path(feed_forward(self.mlp.fc1, self.mlp.fc2, hidden, "gelu"))
+        return feed_forward(self.mlp.fc1, self.mlp.fc2, hidden, "gelu", residual=x)
 
 
 class NeighborhoodAttention(nn.Module):
@@ -137,7 +142,7 @@ class NeighborhoodAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         B, H, W, C = x.shape
         heads = (self.num_heads, C // self.num_heads)
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q, k, v = linear(self.qkv, x).chunk(3, dim=-1)
         q = q * heads[1] ** -0.5
         smallest = self.kernel_size * self.dilation
         if min(H, W) < smallest:
@@ -145,7 +150,7 @@ class NeighborhoodAttention(nn.Module):
             k, v = extend(k, k_pad, smallest), extend(v, v_pad, smallest)
         q, k, v = (t.unflatten(-1, heads).permute(0, 3, 1, 2, 4) for t in (q, k, v))  # (B, N, H, W, D)
         x = neighborhood_attention(q, k, v, self.relative_position_bias, self.kernel_size, self.dilation)
-        return self.proj(x.permute(0, 2, 3, 1, 4).flatten(-2))  # (B, H, W, C)
+        return linear(self.proj, x.permute(0, 2, 3, 1, 4).flatten(-2))  # (B, H, W, C)
 
 
 class PatchEmbedding(nn.Module):

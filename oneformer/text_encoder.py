@@ -57,7 +57,7 @@ class TextLayer(nn.Module):
 
 
 class QuickGELUFeedForward(FeedForward):
-    """With CLIP's cheap approximation of GELU between the two linear layers."""
+    """With CLIP's cheap approximation of GELU between the two linear layers, and without the sum."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear1(x)

@@ -93,4 +93,4 @@ class ClassLayer(nn.Module):
         queries = self.self_attention_norm(queries + self.dropout(attended))
         attended = self.cross_attention(queries + query_positions, keys, values)
         queries = self.cross_attention_norm(queries + self.dropout(attended))
-        return self.feedforward_norm(queries + self.dropout(self.feedforward(queries)))
+        return self.feedforward_norm(self.feedforward(queries))

@@ -416,3 +416,32 @@ def test_subset_and_workers(tmp_path):
     assert all(x.shape == (3, 32, 32) and t.masks.shape[1:] == (32, 32) for batch in batches for x, t in batch)
     with pytest.raises(IndexError):
         dataset[5]
+
+
+# --------------------------------------------------------------------------------------------------------- joined data
+
+
+@needs_shared
+def test_several_specs_join_into_one_dataset():
+    specs = [f"coco-panoptic:{DATA / 'coco128_panoptic'}:{split}" for split in ("train", "val")]
+    both = open_dataset(specs, classes="supercategory")
+    parts = [open_dataset(spec, classes="supercategory") for spec in specs]
+    assert len(both) == 200 and both.classes == parts[0].classes and both.tasks == parts[0].tasks
+    assert len({both.image_id(i) for i in range(200)}) == 200
+    for joined, (part, index) in {3: (parts[0], 3), 100: (parts[1], 0), 199: (parts[1], 99)}.items():
+        assert both.photo_path(joined) == part.photo_path(index)
+        ours, theirs = both.annotation(joined), part.annotation(index)
+        assert (ours.labels == theirs.labels).all() and (ours.areas() == theirs.areas()).all()
+        assert (both.ground_truth(joined, "semantic").labels == part.ground_truth(index, "semantic").labels).all()
+    few = both.subset([199, 0])
+    assert [few.photo_path(i) for i in range(2)] == [both.photo_path(199), both.photo_path(0)]
+    both.transform = training_transform(both.recipe, 64, "panoptic")
+    assert both[150][0].shape == (3, 64, 64)
+    assert type(open_dataset(specs[:1])) is type(parts[0])
+
+
+@needs_shared
+def test_joined_data_must_have_the_same_classes():
+    specs = [f"coco-panoptic:{DATA / 'coco128_panoptic'}", f"coco-instance:{DATA / 'fruits_nuts'}:all"]
+    with pytest.raises(ValueError, match="different classes"):
+        open_dataset(specs)

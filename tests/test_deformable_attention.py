@@ -83,6 +83,20 @@ def test_bfloat16_values_keep_exact_positions():
     assert (low.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
+def test_bfloat16_gradients_stay_close():
+    value, shapes, locations, weights = sampling_inputs(SHAPES, dtype=torch.float32)
+    exact = [t.requires_grad_() for t in (value, locations, weights)]
+    low = [value.detach().bfloat16().requires_grad_(), locations, weights.detach().bfloat16().requires_grad_()]
+    seed = torch.randn(2, 11, 32)
+    wanted, found = (
+        torch.autograd.grad(multi_scale_deformable_sampling(v, shapes, p, w), (v, p, w), seed.to(v.dtype))
+        for v, p, w in (exact, low)
+    )
+    for leaf, a, b in zip(low, wanted, found, strict=True):
+        assert b.dtype == leaf.dtype
+        assert (a - b.float()).abs().max() <= 0.05 * a.abs().max()
+
+
 @needs_shared
 def test_module_equals_the_original():
     stored = {k: torch.from_numpy(v) for k, v in np.load(SHARED / "reference/units/ms_deform_attn.npz").items()}

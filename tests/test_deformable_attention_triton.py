@@ -19,8 +19,7 @@ SHAPES = {
 
 def compare(dtype, tolerance):
     """Outputs and the three gradients, at borders, far outside, and with heads whose width is no power of two."""
-    from mask2former.modeling.deformable_attention import sample_with_embedding_bag
-    from mask2former.modeling.deformable_attention_triton import sample
+    from mask2former.modeling import deformable_attention_pytorch, deformable_attention_triton
     from tests.test_deformable_attention import sampling_inputs
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,8 +29,8 @@ def compare(dtype, tolerance):
             value, _, locations, weights = (t.to(device) if isinstance(t, torch.Tensor) else t for t in inputs)
             value, weights = value.to(dtype), weights.to(dtype)
             leaves = [t.requires_grad_() for t in (value, locations, weights)]
-            expected = sample_with_embedding_bag(value.float(), shapes, locations, weights.float())
-            found = sample(value, shapes, locations, weights)
+            expected = deformable_attention_pytorch.sample(value.float(), shapes, locations, weights.float())
+            found = deformable_attention_triton.sample(value, shapes, locations, weights)
             seed = torch.randn_like(expected)
             assert found.dtype == dtype
             pairs = [(found.float(), expected)]

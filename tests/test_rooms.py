@@ -18,8 +18,9 @@ LEVELS = {
         0: """
             mask2former.structures mask2former.data.window mask2former.evaluation.gather
             mask2former.inference.packed_masks mask2former.modeling.config
-            mask2former.modeling.deformable_attention_triton mask2former.modeling.layers
-            mask2former.modeling.swin mask2former.training.log mask2former.training.optimizer
+            mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
+            mask2former.modeling.layers mask2former.modeling.linear mask2former.modeling.swin
+            mask2former.training.log mask2former.training.optimizer
             mask2former.training.points mask2former.training.processes oneformer.config oneformer.tasks
             oneformer.tokenizer weights.download weights.keys_backbone weights.keys_huggingface
             weights.keys_original weights.pickle_reader
@@ -43,7 +44,7 @@ LEVELS = {
             oneformer.transformer_decoder weights.hub_config
         """,
         4: """
-            mask2former.data.cityscapes mask2former.data.coco mask2former.data.folder
+            mask2former.data.cityscapes mask2former.data.coco mask2former.data.folder mask2former.data.joined
             mask2former.inference.predictor mask2former.training.trainer oneformer.model
         """,
         5: """

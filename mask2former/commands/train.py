@@ -31,7 +31,7 @@ CROP = 512
 
 def train_options(command: argparse.ArgumentParser) -> None:
     what = command.add_argument_group("what is trained, on what")
-    what.add_argument("--data", required=True, metavar="DATA", help="see below")
+    what.add_argument("--data", required=True, nargs="+", metavar="DATA", help="see below; several are joined")
     what.add_argument(
         "--model",
         required=True,
@@ -126,7 +126,7 @@ def train(options: argparse.Namespace) -> int:
     tasks = tasks_to_teach(options.tasks, model.config.family, data)
     # A Mask2Former that learned all segments answers the other tasks from them; a OneFormer must have learned each.
     answered = data.tasks if tasks == ["panoptic"] and model.config.family == "mask2former" else tasks
-    protocol = replace(model.config.protocol, dataset=options.data.partition(":")[0], tasks=tuple(answered))
+    protocol = replace(model.config.protocol, dataset=options.data[0].partition(":")[0], tasks=tuple(answered))
     model.config = replace(model.config, protocol=protocol)
     val_tasks = judged_tasks(protocol.tasks, val) if val else []
     require_extras(val_tasks, options.tensorboard)

@@ -12,6 +12,7 @@ from mask2former.data.coco import CocoInstance, CocoPanoptic
 from mask2former.data.dataset import SegmentationDataset, Transform
 from mask2former.data.files import DataError
 from mask2former.data.folder import FolderDataset
+from mask2former.data.joined import JoinedDataset
 
 DATA_HELP = """\
 coco-panoptic:FOLDER[:SPLIT]     COCO's own layout: annotations/panoptic_{SPLIT}2017.json, …
@@ -25,7 +26,7 @@ SPLIT is train, val or, for data that is not split, all."""
 
 
 def open_dataset(
-    spec: str,
+    spec: str | Sequence[str],
     split: str = "train",
     classes: str | Sequence[str] | None = None,
     background: str | None = None,
@@ -34,7 +35,7 @@ def open_dataset(
     """Open a dataset by a short text.
 
     Arguments:
-        spec: see `DATA_HELP`.
+        spec: see `DATA_HELP`; several join into one dataset, whose classes must be the same.
         split: "train", "val" or "all"; one inside the spec goes before it.
         classes: None for the dataset's own, "supercategory" for COCO's 27 coarse ones, or names to keep.
         background: for a plain folder with classes.txt: "class" or "ignore", see `FolderDataset`.
@@ -42,6 +43,9 @@ def open_dataset(
 
     Raises ValueError for a text that names no dataset, and DataError, one of it, for bad or missing files.
     """
+    if not isinstance(spec, str):
+        parts = [open_dataset(part, split, classes, background, transform) for part in spec]
+        return parts[0] if len(parts) == 1 else JoinedDataset(parts)
     kind, _, rest = spec.partition(":")
     if kind not in OPENERS or not rest:
         raise ValueError(f"data {spec!r}: expected one of\n{DATA_HELP}")

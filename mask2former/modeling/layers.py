@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.modeling.linear import affine, feed_forward, linear
+
 
 class MultiHeadAttention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, §3.2.2) with one fused projection for queries, keys and values."""
@@ -33,28 +35,31 @@ class MultiHeadAttention(nn.Module):
         mask: bool, broadcastable to (B, M, N, S), True where a query may look; or float, added to the logits.
         """
         q, k, v = (
-            F.linear(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, M, N or S, C/M)
+            affine(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, M, N or S, C/M)
             for x, w, b in zip(
                 (query, key, value), self.in_projection.weight.chunk(3), self.in_projection.bias.chunk(3), strict=True
             )
         )
         attended = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0)
-        return self.out_projection(attended.transpose(1, 2).flatten(2))  # (B, N, C)
+        return linear(self.out_projection, attended.transpose(1, 2).flatten(2))  # (B, N, C)
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with ReLU (and dropout) between."""
+    """Two linear layers with ReLU between, added to what came in; dropout after each."""
 
     def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0):
         super().__init__()
         self.linear1 = nn.Linear(dim, hidden_dim)
         self.linear2 = nn.Linear(hidden_dim, dim)
         self.dropout = nn.Dropout(dropout)
-        for linear in (self.linear1, self.linear2):
-            nn.init.xavier_uniform_(linear.weight)
+        for layer in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(F.relu(self.linear1(x), inplace=True)))
+        """x + linear2(ReLU(linear1(x))), (…, C) → (…, C)."""
+        if self.training and self.dropout.p:
+            return x + self.dropout(self.linear2(self.dropout(linear(self.linear1, x, "relu"))))
+        return feed_forward(self.linear1, self.linear2, x, "relu", residual=x)
 
 
 class MLP(nn.Module):
@@ -67,8 +72,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x), inplace=True)
-        return self.layers[-1](x)
+            x = linear(layer, x, "relu")
+        return linear(self.layers[-1], x)
 
 
 def sine_position_encoding(height: int, width: int, channels: int, like: Tensor) -> Tensor:

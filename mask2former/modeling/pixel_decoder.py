@@ -109,7 +109,7 @@ class DeformableEncoderLayer(nn.Module):
         """tokens (B, S, C); positions (S, C), for the queries only; reference_points (1, S, 2, M, L, P) → (B, S, C)."""
         attended = self.attention(tokens + positions, reference_points, tokens, shapes)
         tokens = self.attention_norm(tokens + self.dropout(attended))
-        return self.feedforward_norm(tokens + self.dropout(self.feedforward(tokens)))
+        return self.feedforward_norm(self.feedforward(tokens))
 
 
 def token_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer import PatchMerging, SwinTransformer, SwinTransformerBlock, WindowAttention
-from torch import Tensor
+from torch import Tensor, nn
+
+from mask2former.modeling.linear import feed_forward, linear
 
 
 def create_swin(name: str, options: Mapping[str, Any], drop_path_rate: float, pretrained: bool) -> SwinTransformer:
@@ -54,7 +56,10 @@ class PaddedFirstBlock(SwinTransformerBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C)."""
         x = x + self.drop_path1(shifted_window_attention(self, self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        hidden = self.norm2(x)
+        if self.training and not isinstance(self.drop_path2, nn.Identity):
+            return x + self.drop_path2(feed_forward(self.mlp.fc1, self.mlp.fc2, hidden, "gelu"))
+        return feed_forward(self.mlp.fc1, self.mlp.fc2, hidden, "gelu", residual=x)
 
 
 def merge_patches(merging: PatchMerging, x: Tensor) -> Tensor:
@@ -63,7 +68,7 @@ def merge_patches(merging: PatchMerging, x: Tensor) -> Tensor:
     x = (
         x.unflatten(2, (-1, 2)).unflatten(1, (-1, 2)).permute(0, 1, 3, 4, 2, 5).flatten(3)
     )  # (B, H/2, W/2, column·row·C)
-    return merging.reduction(merging.norm(x))
+    return linear(merging.reduction, merging.norm(x))
 
 
 def shifted_window_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
@@ -88,7 +93,7 @@ def window_attention(attention: WindowAttention, x: Tensor, mask: Tensor | None)
     mask: (windows, 1, T, T), added to the logits.
     """
     q, k, v = (
-        attention.qkv(x).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        linear(attention.qkv, x).unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     )  # (B·windows, M, T, C/M)
     tokens = x.shape[1]
     bias = attention.relative_position_bias_table[attention.relative_position_index.flatten()]
@@ -96,7 +101,7 @@ def window_attention(attention: WindowAttention, x: Tensor, mask: Tensor | None)
     if mask is not None:
         bias = (bias + mask).repeat(len(x) // len(mask), 1, 1, 1)  # (B · windows, M, T, T)
     x = F.scaled_dot_product_attention(q, k, v, bias)
-    return attention.proj(x.transpose(1, 2).flatten(2))
+    return linear(attention.proj, x.transpose(1, 2).flatten(2))
 
 
 def shift_mask(rows: int, columns: int, side: int, shift: int, like: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class DecoderLayer(nn.Module):
         positioned = queries + query_positions
         attended = self.self_attention(positioned, positioned, queries)
         queries = self.self_attention_norm(queries + self.dropout(attended))
-        return self.feedforward_norm(queries + self.dropout(self.feedforward(queries)))
+        return self.feedforward_norm(self.feedforward(queries))
 
 
 def attention_mask(mask_embeddings: Tensor, features: Tensor) -> Tensor:
