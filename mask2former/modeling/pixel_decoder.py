@@ -88,8 +88,10 @@ class PixelDecoder(nn.Module):
             part.transpose(1, 2).unflatten(2, shape)  # (B, C, H_l, W_l)
             for part, shape in zip(tokens.split([h * w for h, w in shapes], dim=1), shapes, strict=True)
         )
-        upsampled = F.interpolate(levels[-1], finest.shape[2:], mode="bilinear", align_corners=False)
-        return self.mask_projection(self.output(self.lateral(finest) + upsampled)), levels
+        # A map of its own, not a view into all tokens, whose strides would make it lose its layout (channels last).
+        coarse = levels[-1].clone(memory_format=torch.channels_last)
+        upsampled = F.interpolate(coarse, finest.shape[2:], mode="bilinear", align_corners=False)
+        return self.mask_projection(self.output(self.lateral(finest).add_(upsampled))), levels
 
 
 class DeformableEncoderLayer(nn.Module):

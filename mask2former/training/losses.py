@@ -125,12 +125,22 @@ class Criterion(nn.Module):
 
         `mask_embeddings` (L, Q, C), `mask_features` (C, h, w), `queries` (L, N). Only matched masks are multiplied out.
         """
-        (L, N), P = queries.shape, self.num_points
+        L, N = queries.shape
         matched = mask_embeddings.gather(1, queries[..., None].expand(-1, -1, mask_embeddings.shape[2]))  # (L, N, C)
-        logits = (matched @ mask_features.flatten(1)).view(L * N, *mask_features.shape[1:])
-        chosen = uncertain_points(logits, points.oversampled.flatten(0, 1), points.uniform.flatten(0, 1), P)
+        logits = (matched @ mask_features.flatten(1)).unflatten(2, mask_features.shape[1:])  # (L, N, h, w)
+        truth = target.masks.to(logits.dtype)
+        at_once = 1 if logits.is_cpu else max(1, L)  # the points of one stay in a CPU's cache, those of all do not
+        parts = (x.split(at_once) for x in (logits, points.oversampled, points.uniform))
+        return torch.cat([self.point_losses(truth, *part) for part in zip(*parts, strict=True)], dim=1)
+
+    def point_losses(self, truth: Tensor, logits: Tensor, oversampled: Tensor, uniform: Tensor) -> Tensor:
+        """`mask_losses` of some predictions, from the matched masks' logits (L, N, h, w), the targets (N, H, W) and the
+        points: (2, L)."""
+        (L, N), P = logits.shape[:2], self.num_points
+        logits = logits.flatten(0, 1)  # (L · N, h, w)
+        chosen = uncertain_points(logits, oversampled.flatten(0, 1), uniform.flatten(0, 1), P)
         by_target = chosen.view(L, N, P, 2).transpose(0, 1).reshape(N, L * P, 2)  # a target is read but once
-        truth = sample_maps(target.masks.to(logits.dtype), by_target).view(N, L, P).transpose(0, 1)
+        truth = sample_maps(truth, by_target).view(N, L, P).transpose(0, 1)
         sampled = sample_maps(logits, chosen).view(L, N, P)
         cross_entropy = F.binary_cross_entropy_with_logits(sampled, truth, reduction="none").mean(2)  # (L, N)
         probability = sampled.sigmoid()
