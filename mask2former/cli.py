@@ -55,13 +55,17 @@ def convert_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("destination", help="a folder; for `original` a file ending in .pkl or .pth")
     command.add_argument("--to", choices=("native", "hub", "original"), required=True, help="the layout to write")
     command.add_argument("--classes", metavar="FILE", help="names of the classes, for a checkpoint that has none")
+    command.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="default: what the weights are")
 
 
 def convert(options: argparse.Namespace) -> int:
     """Write a checkpoint in another layout: ours, Hugging Face's, or the original code's."""
+    import torch
+
     from weights.convert import convert
 
-    convert(options.source, options.destination, options.to, options.classes)
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    convert(options.source, options.destination, options.to, options.classes, dtype=dtype)
     print(f"written to {options.destination}")
     return 0
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import weights
 from mask2former.cli import main
+from mask2former.commands.options import bytes_of_memory
 from mask2former.commands.predict import find_photos, unique_names
 from mask2former.inference.predictor import Predictor
 from mask2former.modeling.model import Mask2Former
@@ -74,7 +75,7 @@ def test_what_is_done_is_written_when_a_later_photo_fails(models, photos, tmp_pa
         calls.append(1)
         if len(calls) > 2:
             raise torch.OutOfMemoryError("no memory left")
-        whole(self, *arguments)
+        return whole(self, *arguments)
 
     monkeypatch.setattr(Predictor, "_predict", exhausted)
     with pytest.raises(torch.OutOfMemoryError):
@@ -105,13 +106,13 @@ def test_what_cannot_be_done_is_said_in_one_line(models, photos, tmp_path, capsy
     model = ["--model", str(models / "mask2former")]
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        (["predict", *model], "no photo given"),
         (["predict", "a.jpg", *model, "--task", "all", "--format", "coco"], "leave --format out"),
         (["predict", "a.jpg", *model, "--task", "semantic", "--threshold", "0.5"], "no meaning for semantic"),
         (["predict", str(tmp_path / "empty"), *model], "holds no picture"),
         (["predict", str(tmp_path / "*.jpg"), *model], "matches nothing"),
         (["predict", "a.jpg", "--model", "mask2former_swin_tny_coco_panoptic"], "mask2former_swin_tiny_coco_panoptic"),
         (["predict", "a.jpg", *model, "--batch-size", "0"], "batch_size=0"),
+        (["predict", "a.jpg", *model, "--memory", "1MB"], "memory=1000000: expected at least"),
         (["predict", "a.jpg", *model, "--device", "foo"], "--device foo: expected one of cpu"),
         (["predict", "a.jpg", *model, "--device", "cuda:99"], "--device cuda:99: expected one of cpu"),
         (["models", "nothing*"], "no published model matches"),
@@ -122,10 +123,27 @@ def test_what_cannot_be_done_is_said_in_one_line(models, photos, tmp_path, capsy
         assert message in said.err and "Traceback" not in said.err and not said.out
     assert main(["predict", str(tmp_path / "none.jpg"), *model]) == 1
     assert "none.jpg: no such photo" in capsys.readouterr().err
-    for arguments in (["predict", "a.jpg", "--task", "panoptik"], ["predict", "a.jpg", "--size", "axb"], []):
+    wrong = (["--task", "panoptik"], ["--size", "axb"], ["--memory", "4TB"], ["--memory", "-1"], ["--memory", "x"])
+    for arguments in (*(["predict", "a.jpg", *options] for options in wrong), []):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
+
+
+def test_a_photo_in_windows(models, tmp_path):
+    """At its own pixels and below a ceiling that it would exceed whole."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (320, 700, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    command = ["predict", str(tmp_path / "a.png"), "--model", str(models / "mask2former"), "--format", "semantic"]
+    command += ["--task", "semantic", "--size", "photo", "--memory", "205MB", "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    with Image.open(tmp_path / "out" / "a.semantic.png") as picture:
+        assert picture.size == (700, 320)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("4000", 4000), ("4GB", 4 * 10**9), ("1.5 gib", 3 * 2**29),
+                                                ("300MB", 3 * 10**8), ("2MiB", 2**21)])  # fmt: skip
+def test_amounts_of_memory(text, expected):
+    assert bytes_of_memory(text) == expected
 
 
 def test_convert_there_and_back(models, tmp_path, capsys):
@@ -134,6 +152,10 @@ def test_convert_there_and_back(models, tmp_path, capsys):
         assert main(["convert", str(source), str(tmp_path / step), "--to", to]) == 0
         assert f"written to {tmp_path / step}" in capsys.readouterr().out
         source = tmp_path / step
+    half = tmp_path / "half"
+    assert main(["convert", str(source), str(half), "--to", "native", "--dtype", "float16"]) == 0
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (half, source)]
+    assert sizes[0] < 0.6 * sizes[1] and weights.create_model(half).pixel_decoder.level_embedding.dtype == torch.float32
     before, after = (weights.create_model(path) for path in (models / "mask2former", source))
     assert isinstance(after, Mask2Former)
     assert all((value == after.state_dict()[name]).all() for name, value in before.state_dict().items())
@@ -165,10 +187,10 @@ def test_both_programs_answer(package):
     assert said.stdout.startswith(f"usage: {package} ") and "predict" in said.stdout
 
 
-def test_the_default_models_are_published_ones_on_the_hub():
-    from mask2former.commands.predict import DEFAULT_MODELS
+def test_the_models_named_to_beginners_are_published_ones_on_the_hub():
+    from mask2former.commands.predict import PUBLISHED
     from weights.zoo import ZOO
 
-    for family, name in DEFAULT_MODELS.items():
+    for family, name in PUBLISHED.items():
         assert ZOO[name].family == family
         assert ZOO[name].hub_id

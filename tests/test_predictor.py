@@ -198,11 +198,29 @@ def test_tasks_the_model_was_not_trained_for():
             predictor(photo, task)
 
 
+@pytest.mark.slow
+def test_compiled_it_segments_the_same(monkeypatch):
+    """Each part is one graph for the first size and one for all others; a third would raise. (Without code generation,
+    which is the compiler's own affair and takes minutes.)"""
+    torch._dynamo.reset()
+    whole = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **how: whole(part, backend="aot_eager", **how))
+    model, photos = toy("oneformer"), [np.zeros((*size, 3), np.uint8) for size in [(64, 96), (96, 64), (128, 96)]]
+    for photo in photos:
+        photo[: len(photo) // 2, 20:50] = (200, 30, 90)
+    expected = [Predictor(model, size="photo")(photo, "all") for photo in photos]
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True, recompile_limit=2):
+        found = Predictor(model, size="photo", compile=True)(photos, "all")
+    assert model.backbone._compiled_call_impl is not None
+    for a, b in zip(expected, found, strict=True):
+        assert all((a[task].segmentation == b[task].segmentation).all() for task in a)
+
+
 def test_thresholds_are_arguments():
     model, photo = toy(), some_photos()[0]
     every = Predictor(model)(photo, "instance")
     assert all(s.is_thing for s in every.segments)
-    cut = every.segments[3].score
+    cut = (every.segments[3].score + every.segments[4].score) / 2  # between the two: a score may differ in its last bit
     assert len(Predictor(model, score_threshold=cut)(photo, "instance").segments) == 4
     assert len(Predictor(model, instances_per_image=2)(photo, "instance").segments) <= 2
     assert Predictor(model, object_mask_threshold=0.0, overlap_threshold=0.0)(photo).segments

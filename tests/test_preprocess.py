@@ -57,9 +57,12 @@ def test_presets_and_sizes():
     assert Preprocess.from_protocol(protocol, "hub", 320).sizes((480, 640)).resized == (320, 427)
     assert Preprocess.from_protocol(protocol, size=320).long_side == 1280
     assert Preprocess.from_protocol(protocol, size=(100, 40)).sizes((480, 640)).padded == (128, 64)
+    for preset in ("paper", "hub"):
+        own = Preprocess.from_protocol(protocol, preset, "photo").sizes((481, 3000))
+        assert (own.photo, own.resized, own.padded) == ((481, 3000), (481, 3000), (512, 3008))
     with pytest.raises(ValueError, match=r"preset 'hubb': expected one of \('paper', 'hub'\)"):
         Preprocess.from_protocol(protocol, "hubb")
-    for size in (0, (3, 0), (1, 2, 3), (1.5, 2)):
+    for size in (0, (3, 0), (1, 2, 3), (1.5, 2), "foto"):
         with pytest.raises(ValueError, match="expected a short side"):
             Preprocess.from_protocol(protocol, size=size)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from weights.checkpoint import write_hub, write_native, write_original
 from weights.class_names import Classes
 from weights.load import load_checkpoint
@@ -19,15 +21,20 @@ def convert(
     to: Literal["native", "hub", "original"] = "native",
     classes: Classes | None = None,
     dilations: Sequence[Sequence[int]] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Read a checkpoint and write it in another layout.
 
     source: as in `create_model`. destination: a folder, for "original" a file ending in .pkl (as Mask2Former's are) or
-    .pth (as OneFormer's are). classes, dilations: see `load_checkpoint`. What training alone needs is kept, and
+    .pth (as OneFormer's are). classes, dilations: see `load_checkpoint`. dtype: of the weights written, by default what
+    they are; float16 halves the file. What training alone needs is kept, and
     tokenizer files of a source folder go along into a folder. In an existing folder, files of the same names are
     replaced once everything is written, weights in other forms (shards, pytorch_model.bin) are removed, and the rest
     stays. Raises as `load_checkpoint`, and ValueError for a backbone the layout does not have.
     """
     if to not in WRITERS:
         raise ValueError(f"to={to!r}: expected one of {', '.join(WRITERS)}")
-    WRITERS[to](load_checkpoint(source, classes, dilations), destination)
+    checkpoint = load_checkpoint(source, classes, dilations)
+    if dtype is not None:
+        checkpoint.state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in checkpoint.state.items()}
+    WRITERS[to](checkpoint, destination)

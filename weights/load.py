@@ -16,6 +16,7 @@ from torch import nn
 from mask2former.inference.predictor import Predictor
 from mask2former.modeling.config import Mask2FormerConfig
 from oneformer.dinat import PRESETS
+from weights.bundled import DEMO, DEMO_FOLDER
 from weights.checkpoint import (
     CONFIGS,
     Checkpoint,
@@ -45,7 +46,8 @@ def create_model(
 ) -> nn.Module:
     """A Mask2Former or OneFormer in evaluation mode.
 
-    source: a name of `list_models()`, a hub id, a local folder (ours or Hugging Face's), or an original .pkl or .pth.
+    source: a name of `list_models()`, "mask2former_compact_demo" (the small model that comes with the package), a hub
+        id, a local folder (ours or Hugging Face's), or an original .pkl or .pth.
     pretrained: True for the source's weights; False for fresh ones, which needs no download for a published name;
         "backbone" for fresh ones but timm's ImageNet weights in the backbone.
     num_classes, classes: other classes than the checkpoint's (`classes`: see `class_names.class_list`). The class head
@@ -151,6 +153,8 @@ def _resolve(source: str | Path, download: bool = True) -> tuple[Path | None, Pu
     path = Path(source).expanduser().absolute()
     if path.exists():
         return path, None
+    if str(source) == DEMO:
+        return DEMO_FOLDER, None
     row = find_model(str(source))
     if row is not None:
         if not download:

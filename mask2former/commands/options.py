@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -47,6 +48,29 @@ def size(text: str) -> int | tuple[int, int]:
     if len(sides) not in (1, 2) or min(sides) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected one side like 640, or HEIGHTxWIDTH like 384x384")
     return sides if len(sides) == 2 else sides[0]
+
+
+def photo_size(text: str) -> int | tuple[int, int] | str:
+    """As `size`, or "photo" for the photo's own pixels."""
+    if text.lower() == "photo":
+        return "photo"
+    try:
+        return size(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or photo for its own pixels") from None
+
+
+def bytes_of_memory(text: str) -> int:
+    """4000000000, 4GB, or 4GiB; also MB and MiB, and fractions such as 1.5GB."""
+    units = {"": 1, "B": 1, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
+    found = re.fullmatch(r"([\d.]+) *([A-Z]*)", text.strip().upper())
+    try:
+        number = round(float(found[1]) * units[found[2]])
+    except (TypeError, ValueError, KeyError):
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected bytes, or a number with MB, GB, MiB or GiB, like 4GB")
+    return number
 
 
 def device_or_default(name: str | None) -> str:

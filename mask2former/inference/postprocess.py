@@ -37,13 +37,13 @@ def panoptic(
     `object_mask_threshold`. One that keeps less than `overlap_threshold` of its own mask is dropped whole; segments
     of the same stuff class are merged (score: the best of them).
     """
-    class_logits, embeddings, features = _of_one_photo(outputs)
+    class_logits, masks = _of_one_photo(outputs)
     scores, labels = class_logits.softmax(-1).max(-1)
     chosen = ((labels < len(classes)) & (scores > object_mask_threshold)).nonzero()[:, 0]
     if not len(chosen):
         return torch.zeros(sizes.photo, dtype=torch.int32, device=scores.device), []
     scores, labels = scores[chosen], labels[chosen]
-    logits = _mask_logits(embeddings[chosen], features)
+    logits = masks(chosen)  # (h, w, N)
     grid = TileGrid(logits.shape[:2], sizes, device=logits.device, dtype=logits.dtype)
 
     low, high = (bound.sigmoid() for bound in grid.bounds(logits))  # (t, N)
@@ -97,7 +97,7 @@ def instance(
     scoring at least `score_threshold` and holding a pixel are returned; the papers keep them all. A segment's
     `label_id` is its position among all `classes`; `thing_positions` gives that among the things.
     """
-    class_logits, embeddings, features = _of_one_photo(outputs)
+    class_logits, masks = _of_one_photo(outputs)
     probabilities = class_logits.softmax(-1)[:, : len(classes)]
     best, pair = probabilities.flatten().topk(min(instances, probabilities.numel()))
     label = pair % len(classes)
@@ -105,7 +105,7 @@ def instance(
     kept = (is_thing[label] & (best >= score_threshold)).nonzero()[:, 0]  # a mask's mean probability is at most 1
     best, label = best[kept], label[kept]
     chosen, row = (pair[kept] // len(classes)).unique(return_inverse=True)  # a query may be taken for several classes
-    logits = _mask_logits(embeddings[chosen], features)
+    logits = masks(chosen)  # (h, w, N)
     grid = TileGrid(logits.shape[:2], sizes, device=logits.device, dtype=logits.dtype)
 
     reaches = grid.bounds(logits)[1] > 0  # (t, N) where a mask may hold a pixel
@@ -145,17 +145,17 @@ def semantic(outputs: Outputs, sizes: PhotoSizes, sum_first: bool = False) -> Te
     A class scores the sum over the queries of class probability × mask probability. `sum_first` adds up at the resized
     photo and resizes the sums to the photo itself, as the papers do where a model has no other task.
     """
-    class_logits, embeddings, features = _of_one_photo(outputs)
+    class_logits, masks = _of_one_photo(outputs)
     probabilities = class_logits.softmax(-1)[:, :-1]  # (Q, K)
     order = probabilities.amax(1).argsort(descending=True)
-    probabilities, embeddings = probabilities[order], embeddings[order]
-    grid = TileGrid(features.shape[1:], sizes, sum_first, features.device, features.dtype)
+    probabilities = probabilities[order]
+    grid = TileGrid(masks.size, sizes, sum_first, class_logits.device, masks.dtype)
 
     # The queries that name a class settle most tiles, whatever the others add to a class: at most `slack`.
     left = probabilities.flip(0).cumsum(0).flip(0)  # (Q, K) what the queries from here on can add
     heavy = max(1, int((left.amax(1) > SLACK).sum()))
     slack = left[heavy] if heavy < len(left) else 0
-    logits = _mask_logits(embeddings[:heavy], features)
+    logits = masks(order[:heavy])  # (h, w, heavy)
     low, high = (bound.sigmoid_() @ probabilities[:heavy] for bound in grid.bounds(logits))  # (t, K)
     high += slack
     winner, rivals = _contest(low, high)
@@ -166,10 +166,10 @@ def semantic(outputs: Outputs, sizes: PhotoSizes, sum_first: bool = False) -> Te
     used = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device).flatten()
     used[grid.windows(open_tiles).flatten()] = True
     points = used.nonzero()[:, 0]
-    rest = _mask_logits(embeddings[heavy:], features.flatten(1).index_select(1, points))
+    rest = masks(order[heavy:], points)
     logits = torch.cat([_rows(logits.flatten(0, 1), points), rest], 1)  # (points, Q)
     row = used.cumsum(0) - 1  # of `logits`, for each of the h × w positions
-    tiles_at_once = CHUNK // (grid.values_per_tile * len(embeddings))
+    tiles_at_once = CHUNK // (grid.values_per_tile * len(order))
     for (tiles,) in _chunks(tiles_at_once, open_tiles):
         window = _rows(logits, row[grid.windows(tiles)]).flatten(1, 2)  # (P, r × c, Q)
         low, most = (bound.sigmoid_() @ probabilities for bound in (window.amin(1), window.amax(1)))  # (P, K)
@@ -190,10 +190,10 @@ def semantic(outputs: Outputs, sizes: PhotoSizes, sum_first: bool = False) -> Te
 
 def semantic_scores(outputs: Outputs, sizes: PhotoSizes, sum_first: bool = False) -> Tensor:
     """The scores behind `semantic`, for every class: (K, H, W), from 0 up (they are sums, and do not add up to 1)."""
-    class_logits, embeddings, features = _of_one_photo(outputs)
+    class_logits, masks = _of_one_photo(outputs)
     probabilities = class_logits.softmax(-1)[:, :-1]  # (Q, K)
-    logits = _mask_logits(embeddings, features).flatten(0, 1)  # (h × w, Q)
-    grid = TileGrid(features.shape[1:], sizes, sum_first, logits.device, logits.dtype)
+    logits = masks(torch.arange(len(class_logits), device=class_logits.device)).flatten(0, 1)  # (h × w, Q)
+    grid = TileGrid(masks.size, sizes, sum_first, logits.device, logits.dtype)
     picture = logits.new_empty(probabilities.shape[1], *sizes.photo)
     across = grid.columns.count
     for start in range(0, grid.count, across):  # one row of tiles at a time
@@ -213,17 +213,35 @@ def thing_positions(classes: Sequence[ClassInfo]) -> list[int | None]:
     return [next(positions) if c.is_thing else None for c in classes]
 
 
-def _of_one_photo(outputs: Outputs) -> tuple[Tensor, Tensor, Tensor]:
-    """Class logits (Q, K + 1), mask embeddings (Q, C) and mask features (C, h, w), in float32 or better."""
+class _Masks:
+    """The mask logits of one photo, for some queries, in float32 or better."""
+
+    def __init__(self, outputs: Outputs):
+        self.finished = vars(outputs).get("mask_logits")  # where somebody has read them, they are there
+        parts = (outputs.mask_embeddings[0], outputs.mask_features[0])
+        self.embeddings, self.features = (_at_least_float32(x) for x in parts)  # (Q, C), (C, h, w)
+        self.size, self.dtype = self.features.shape[1:], self.features.dtype
+
+    def __call__(self, queries: Tensor, points: Tensor | None = None) -> Tensor:
+        """Of N queries: (h, w, N); or at some of the h × w positions alone, points (n,): (n, N)."""
+        if self.finished is not None:
+            logits = _at_least_float32(self.finished[0].flatten(1)[queries])
+            logits = (logits if points is None else logits.index_select(1, points)).T.contiguous()
+        else:
+            features = self.features.flatten(1)
+            logits = (features if points is None else features.index_select(1, points)).T @ self.embeddings[queries].T
+        return logits if points is not None else logits.view(*self.size, len(queries))
+
+
+def _of_one_photo(outputs: Outputs) -> tuple[Tensor, _Masks]:
+    """Class logits (Q, K + 1) in float32 or better, and what gives the mask logits."""
     if len(outputs.class_logits) != 1:
         raise ValueError(f"outputs for {len(outputs.class_logits)} photos: expected one; index them, outputs[0]")
-    found = (outputs.class_logits[0], outputs.mask_embeddings[0], outputs.mask_features[0])
-    return tuple(x.detach() if x.dtype == torch.float64 else x.detach().float() for x in found)
+    return _at_least_float32(outputs.class_logits[0]), _Masks(outputs)
 
 
-def _mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
-    """(N, C) and (C, …) to (…, N). Multiplied out with N first and then turned: that is what BLAS is fast at."""
-    return (embeddings @ features.flatten(1)).T.contiguous().view(*features.shape[1:], len(embeddings))
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.detach() if x.dtype == torch.float64 else x.detach().float()
 
 
 def _rows(logits: Tensor, rows: Tensor) -> Tensor:

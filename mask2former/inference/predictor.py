@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mask2former.inference import postprocess
+from mask2former.inference.memory import MemoryBudget
+from mask2former.inference.merge import MergedMap, MergedMasks
+from mask2former.inference.network import Clock, compile_network, run_network
 from mask2former.inference.preprocess import MAX_PIXELS, PhotoError, Preprocess, read_photo
 from mask2former.inference.segmentation import Segmentation
+from mask2former.inference.windows import Window
 from mask2former.structures import TASKS, Outputs, PhotoSizes
 
 AHEAD = 2  # batches of photos that are read while the network works
@@ -40,13 +44,15 @@ class Predictor:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         preset: str = "paper",
-        size: int | tuple[int, int] | None = None,
+        size: int | tuple[int, int] | str | None = None,
         batch_size: int = 1,
         object_mask_threshold: float | None = None,
         overlap_threshold: float | None = None,
         instances_per_image: int | None = None,
         score_threshold: float = 0.0,
         max_pixels: int = MAX_PIXELS,
+        memory: int | None = None,
+        compile: bool | str = False,
     ):
         """
         Args:
@@ -58,6 +64,11 @@ class Predictor:
             instances_per_image, score_threshold: of instance segmentation; by default the protocol's number, all of
                 them whatever they score.
             max_pixels: a larger photo is refused.
+            memory: a ceiling in bytes above the loaded model, in the main memory or the GPU's (`memory.py` has the
+                estimate, which allows for a photo of the same size being read meanwhile). A photo that would need more
+                goes through the network in as few overlapping windows as fit; batches are smaller where they have to
+                be, and post-processing no longer runs beside the network. ValueError if not even a window of 256 × 256
+                fits; what is too large for the ceiling in such windows is a PhotoError.
         """
         protocol = model.config.protocol
         self.model = model.to(device=device, dtype=dtype).eval()
@@ -75,6 +86,10 @@ class Predictor:
             "instances": _default(instances_per_image, protocol.instances_per_image),
             "score_threshold": score_threshold,
         }
+        self.compile_mode = compile if isinstance(compile, str) else None
+        if compile:
+            compile_network(self.model, self.compile_mode)
+        self.budget = None if memory is None else MemoryBudget(memory, model, self.instance_options["instances"])
 
     def __call__(self, photos: Any, task: str | Sequence[str] | None = None) -> Any:
         """The `Segmentation` of a photo, or a list of them for a list of photos.
@@ -98,74 +113,152 @@ class Predictor:
     def stream(self, photos: Iterable[Any], task: str | Sequence[str] | None = None) -> Iterator[Prediction]:
         """Segment photos one after the other, as many as there are, and say how long each step took.
 
-        Photos are read in a thread beside the network. A photo that cannot be read does not stop the others: its
-        `Prediction` carries the error. Predictions come in the order of the photos.
+        Photos are read in a thread beside the network, and those of the last batch are post-processed in another. A
+        photo that cannot be read does not stop the others: its `Prediction` carries the error. Predictions come in the
+        order of the photos; whatever the network or post-processing raises comes after those that were done before.
+        Closing the iterator ends the threads.
         """
         tasks = self._tasks(task)  # complain now, not when the first result is asked for
         return self._stream(photos, tasks, single=task is None or task in TASKS)
 
     def _stream(self, photos: Iterable[Any], tasks: Sequence[str], single: bool) -> Iterator[Prediction]:
         photos = iter(photos)
-        queue: deque[Future[Prediction]] = deque()  # being read
-        waiting: deque[Prediction] = deque()  # in order; done, failed, or read
-        with ThreadPoolExecutor(1, "photo reader") as reader:
+        reading: deque[Future[Prediction]] = deque()
+        waiting: deque[Prediction] = deque()  # in order; failed, read, through the network, or done
+        finishing: Future[None] | None = None  # post-processing of the last batch
+        reader, finisher = side_thread("photo reader"), side_thread("post-processing")
+        ahead = AHEAD * self.batch_size if self.budget is None else 2  # the second tells whether there are more
+        try:
             while True:
-                while len(queue) < AHEAD * self.batch_size and (photo := next(photos, _END)) is not _END:
-                    queue.append(reader.submit(self._read, photo))
-                if not queue and not waiting:
-                    return
-                if queue:
-                    waiting.append(queue.popleft().result())
-                if batch := self._next_batch(waiting, last=not queue):
-                    self._predict(batch, tasks, single)
+                while len(reading) < ahead and (photo := next(photos, _END)) is not _END:
+                    reading.append(reader.submit(self._read, photo, tasks))
+                if reading:
+                    waiting.append(reading.popleft().result())
+                batch = self._next_batch(waiting, last=not reading)
+                if batch and batch[0].windows:
+                    self._predict_windows(*batch, tasks, single, finisher)
+                    batch = []
+                outputs = self._predict(batch, tasks) if batch else None
+                if finishing is not None and (batch or not reading):
+                    finishing.result()  # never more than two batches of outputs are there
+                    finishing = None
+                if batch:
+                    finishing = finisher.submit(self._finish, batch, *outputs, single)
+                    # The queue of "mps" is not for two threads at once, a ceiling not for two batches
+                    if outputs[1].device.type == "mps" or self.budget is not None:
+                        finishing.result()
+                    outputs = None  # they go when they are post-processed, not when there are new ones
                 while waiting and waiting[0].done:
                     yield waiting.popleft()
+                if not reading and not waiting:
+                    return
+        except Exception:
+            if finishing is not None:
+                wait([finishing])
+            while waiting and waiting[0].done:  # what is done is done
+                yield waiting.popleft()
+            raise
+        finally:
+            reader.shutdown(cancel_futures=True)
+            finisher.shutdown(cancel_futures=True)
 
     def _next_batch(self, waiting: Sequence[Prediction], last: bool) -> list[Prediction]:
         """Photos of one padded size: a full batch of the newest's, or what there is of the oldest's once no more is to
-        come or too many wait."""
-        read = [prediction for prediction in waiting if not prediction.done]
+        come or too many wait behind it."""
+        read = [prediction for prediction in waiting if prediction.is_read]
         if not read:
             return []
-        batch = [p for p in read if p.sizes.padded == read[-1].sizes.padded][: self.batch_size]
-        if len(batch) == self.batch_size:
-            return batch
-        if last or len(read) >= AHEAD * self.batch_size:
-            return [p for p in read if p.sizes.padded == read[0].sizes.padded][: self.batch_size]
-        return []
 
-    def _read(self, source: Any) -> Prediction:
+        def beside(photo: Prediction) -> tuple[list[Prediction], bool]:
+            alike = [p for p in read if (p.sizes.padded, not p.windows) == (photo.sizes.padded, not photo.windows)]
+            most = min(p.together for p in alike)
+            return alike[:most], len(alike) >= most
+
+        batch, full = beside(read[-1])
+        if full:
+            return batch
+        behind = len(waiting) - next(n for n, prediction in enumerate(waiting) if prediction is read[0])
+        return beside(read[0])[0] if last or behind >= AHEAD * read[0].together else []
+
+    def _read(self, source: Any, tasks: Sequence[str]) -> Prediction:
         start = time.perf_counter()
-        prediction = Prediction(source)
+        prediction = Prediction(source, together=self.batch_size)
         try:
-            prediction.photo = read_photo(source, self.max_pixels)
-            prediction.pixel_values, prediction.sizes = self.preprocess(prediction.photo)
+            photo = prediction.photo = read_photo(source, self.max_pixels)
+            prediction.sizes = self.preprocess.sizes((photo.height, photo.width))
+            if self.budget is not None:
+                self._fit(prediction, tasks)
+            if not prediction.windows:
+                prediction.pixel_values, _ = self.preprocess(photo)
         except (PhotoError, OSError) as error:
             prediction.error = error
         prediction.seconds["reading"] = time.perf_counter() - start
         return prediction
 
+    def _fit(self, prediction: Prediction, tasks: Sequence[str]) -> None:
+        """Keep a photo below the ceiling: alone or beside fewer others, or in windows. PhotoError if it cannot be."""
+        try:
+            prediction.windows = self.budget.windows(prediction.sizes, tasks)
+        except ValueError as error:
+            raise PhotoError(f"{prediction.name} is too large: {error}") from None
+        most = 1 if prediction.windows else self.batch_size
+        prediction.together = self.budget.together(prediction.sizes, tasks, most)
+
     @torch.inference_mode()
-    def _predict(self, batch: Sequence[Prediction], tasks: Sequence[str], single: bool) -> None:
-        """Fill in the results of photos of one padded size; single: for one task, not a dict."""
-        start = time.perf_counter()
+    def _predict(self, batch: Sequence[Prediction], tasks: Sequence[str]) -> tuple[dict[str, Outputs], Clock]:
+        """The network's outputs for photos of one padded size, by task, and the clock that timed it."""
         parameter = next(self.model.parameters())
+        clock = Clock(parameter.device)
         pixel_values = torch.stack([p.pixel_values for p in batch]).to(
             parameter.device, parameter.dtype
         )  # (B, 3, h, w)
-        outputs = run_network(self.model, pixel_values, tasks)
-        if parameter.is_cuda:
-            torch.cuda.synchronize(parameter.device)  # for the clock alone
-        network = (time.perf_counter() - start) / len(batch)
-        for row, prediction in enumerate(batch):
-            start = time.perf_counter()
-            found = {}
-            for name, predicted in outputs.items():
-                found[name] = self.segment(predicted[row], prediction.sizes, name)
-                found[name].photo, found[name].name = prediction.photo, prediction.name
-            prediction.result = found.popitem()[1] if single else found
+        for prediction in batch:
             prediction.pixel_values = None
-            prediction.seconds |= {"network": network, "post-processing": time.perf_counter() - start}
+        outputs = run_network(self.model, pixel_values, tasks, self.compile_mode)
+        clock.stop()
+        return outputs, clock
+
+    def _predict_windows(
+        self, prediction: Prediction, tasks: Sequence[str], single: bool, finisher: ThreadPoolExecutor
+    ) -> None:
+        """Fill in the result of a photo that is cut into windows, each of which goes the way of a photo, alone."""
+        windows, seconds = prediction.windows, prediction.seconds
+        merged = {
+            task: MergedMasks(windows, self.classes) if task == "instance" else MergedMap(task, windows, self.classes)
+            for task in tasks
+        }
+        for window in windows:
+            start = time.perf_counter()
+            part = Prediction(prediction.source, sizes=window.sizes)
+            part.pixel_values = self.preprocess.window(prediction.photo, window.box, window.sizes)
+            seconds["reading"] += time.perf_counter() - start
+            finisher.submit(self._finish, [part], *self._predict([part], tasks), False).result()
+            start = time.perf_counter()
+            for name, found in part.result.items():
+                merged[name].add(window, found)
+            part.seconds["post-processing"] += time.perf_counter() - start
+            for step, of_window in part.seconds.items():
+                seconds[step] = seconds.get(step, 0.0) + of_window
+        start = time.perf_counter()
+        found = {name: of_task.result() for name, of_task in merged.items()}
+        for result in found.values():
+            result.photo, result.name = prediction.photo, prediction.name
+        seconds["post-processing"] += time.perf_counter() - start
+        prediction.result = found.popitem()[1] if single else found
+
+    @torch.inference_mode()  # which holds for one thread only, and this is another
+    def _finish(self, batch: Sequence[Prediction], outputs: dict[str, Outputs], clock: Clock, single: bool) -> None:
+        """Fill in the results of a batch, once its outputs are there; single: for one task, not a dict."""
+        with clock.beside():
+            network = clock.seconds() / len(batch)
+            for row, prediction in enumerate(batch):
+                start = time.perf_counter()
+                found = {}
+                for name, predicted in outputs.items():
+                    found[name] = self.segment(predicted[row], prediction.sizes, name)
+                    found[name].photo, found[name].name = prediction.photo, prediction.name
+                prediction.seconds |= {"network": network, "post-processing": time.perf_counter() - start}
+                prediction.result = found.popitem()[1] if single else found  # from here on it is done
 
     def segment(self, outputs: Outputs, sizes: PhotoSizes, task: str) -> Segmentation:
         """The segments in the network's outputs for one photo: post-processing alone."""
@@ -207,6 +300,13 @@ class Prediction:
     photo: Image.Image | None = None
     sizes: PhotoSizes | None = None
     pixel_values: Tensor | None = field(default=None, repr=False)  # until the network has seen them
+    windows: list[Window] = field(default_factory=list, repr=False)  # of a photo that is too large to go whole
+    together: int = 1  # how many of its size may share a batch
+
+    @property
+    def is_read(self) -> bool:
+        """Ready for the network, and not yet through it."""
+        return self.pixel_values is not None or (bool(self.windows) and not self.done)
 
     @property
     def done(self) -> bool:
@@ -217,16 +317,19 @@ class Prediction:
         return Path(self.source).stem if isinstance(self.source, str | os.PathLike) else "photo"
 
 
-def run_network(model: nn.Module, pixel_values: Tensor, tasks: Sequence[str]) -> dict[str, Outputs]:
-    """The outputs for each task. A Mask2Former answers all with the same; a OneFormer has its decoder run for each,
-    and backbone and pixel decoder once."""
-    if model.config.family != "oneformer":
-        return dict.fromkeys(tasks, model(pixel_values))
-    if len(tasks) == 1:
-        return {tasks[0]: model(pixel_values, task=tasks[0])}
-    mask_features, levels = model.pixel_decoder(model.backbone(pixel_values))
-    tokens = {task: model.task_token(task, len(pixel_values)) for task in tasks}
-    return {task: model.transformer_decoder(levels, mask_features, token) for task, token in tokens.items()}
+def side_thread(name: str) -> ThreadPoolExecutor:
+    """A thread for work beside the network, whose PyTorch operations take one core each.
+
+    Every Python thread has an OpenMP team of its own, by default as large as the machine. Two such teams on the same
+    cores wait for each other at every operation.
+    """
+    thread, cores = ThreadPoolExecutor(1, name), torch.get_num_threads()
+    # PyTorch's setting is of the thread that calls it, and the default that a thread begins with when it first asks.
+    # So the new thread asks before it sets its own, and the old default is put back afterwards.
+    for step in (torch.get_num_threads, lambda: torch.set_num_threads(1)):
+        thread.submit(step).result()
+    torch.set_num_threads(cores)
+    return thread
 
 
 _END = object()

@@ -30,8 +30,9 @@ class Preprocess:
     """Resize, normalise, pad.
 
     A photo is resized to `short_side`, or to less if its other side would exceed `long_side`; or to `exact_size`
-    (height, width) whatever its shape. Then it is normalised, and padded with the mean colour at the bottom and at the
-    right to the next multiple of `divisor`: of its own size only, because the network sees the padding.
+    (height, width) whatever its shape; or not at all where `resize` is False. Then it is normalised, and padded with
+    the mean colour at the bottom and at the right to the next multiple of `divisor`: of its own size only, because the
+    network sees the padding.
     """
 
     short_side: int = 800
@@ -40,16 +41,18 @@ class Preprocess:
     mean: tuple[float, float, float] = Protocol.pixel_mean
     std: tuple[float, float, float] = Protocol.pixel_std
     divisor: int = 32
+    resize: bool = True
 
     @classmethod
     def from_protocol(
-        cls, protocol: Protocol, preset: str = "paper", size: int | tuple[int, int] | None = None
+        cls, protocol: Protocol, preset: str = "paper", size: int | tuple[int, int] | str | None = None
     ) -> Preprocess:
         """As a model was tested.
 
         preset: "paper" as the papers' scores were taken; "hub" as the checkpoint's `preprocessor_config.json` says,
             for the published ones 384 × 384 whatever the photo's shape, which costs accuracy.
-        size: instead of the preset's a short side, with the long side in proportion, or an exact (height, width).
+        size: instead of the preset's a short side, with the long side in proportion, or an exact (height, width), or
+            "photo" for the photo's own pixels.
         """
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r}: expected one of {PRESETS}")
@@ -58,18 +61,21 @@ class Preprocess:
             short, long = protocol.hub_sides
         elif preset == "hub":
             exact = protocol.hub_size
+        resize = size != "photo"
         if isinstance(size, int):
             short, long, exact = size, round(size * long / short), None
-        elif size is not None:
+        elif size is not None and resize:
             exact = tuple(size)
         wanted = exact or (short,)
         if len(wanted) > 2 or not all(isinstance(side, int) and side > 0 for side in wanted):
-            raise ValueError(f"size={size!r}: expected a short side, or (height, width), in pixels")
-        return cls(short, long, exact, protocol.pixel_mean, protocol.pixel_std)
+            raise ValueError(f"size={size!r}: expected a short side, or (height, width), in pixels, or 'photo'")
+        return cls(short, long, exact, protocol.pixel_mean, protocol.pixel_std, resize=resize)
 
     def sizes(self, photo: tuple[int, int]) -> PhotoSizes:
         """What becomes of a photo of some (height, width)."""
-        resized = self.exact_size or shortest_edge_size(photo, self.short_side, self.long_side)
+        resized = tuple(photo)
+        if self.resize:
+            resized = self.exact_size or shortest_edge_size(photo, self.short_side, self.long_side)
         padded = tuple(-(-side // self.divisor) * self.divisor for side in resized)
         return PhotoSizes(tuple(photo), resized, padded)
 
@@ -79,10 +85,21 @@ class Preprocess:
         if sizes.resized != sizes.photo:
             # on 8-bit values and with antialiasing, as the published models were trained and tested
             photo = photo.resize(sizes.resized[::-1], Image.Resampling.BILINEAR)
+        return self._normalised(photo, sizes), sizes
+
+    def window(self, photo: Image.Image, box: tuple[int, int, int, int], sizes: PhotoSizes) -> Tensor:
+        """The pixel values (3, h, w) of a box of the photo, (x0, y0, x1, y1), with sizes of its own; resized together
+        with what lies around it, so that its border looks as it would in the whole photo."""
+        if sizes.resized == sizes.photo:
+            return self._normalised(photo.crop(box), sizes)
+        return self._normalised(photo.resize(sizes.resized[::-1], Image.Resampling.BILINEAR, box=box), sizes)
+
+    def _normalised(self, photo: Image.Image, sizes: PhotoSizes) -> Tensor:
+        """Resized photo to (3, h, w), normalised and padded."""
         values = torch.from_numpy(np.array(photo)).permute(2, 0, 1).float()  # (3, H, W)
         values = (values - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
         (height, width), (padded_height, padded_width) = sizes.resized, sizes.padded
-        return F.pad(values, (0, padded_width - width, 0, padded_height - height)), sizes
+        return F.pad(values, (0, padded_width - width, 0, padded_height - height))
 
 
 def shortest_edge_size(photo: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
