@@ -270,3 +270,23 @@ def test_packed_masks_keep_every_pixel(size):
 def test_bits_are_packed_as_numpy_packs_them():
     masks = torch.rand(9, 16, 16) > 0.5
     assert np.array_equal(pack(masks), np.packbits(masks.numpy(), axis=2))
+
+
+@pytest.mark.parametrize("name", ["enlarged", "shrunk"])
+def test_mask_logits_that_somebody_has_read_are_not_multiplied_out_again(name):
+    sizes = SIZES[name]
+    outputs = predictions("regions", sizes.padded)
+
+    def everything():
+        masks, instances = postprocess.instance(outputs, sizes, CLASSES)
+        ids, segments = postprocess.panoptic(outputs, sizes, CLASSES, 0.2, 0.1)
+        labels = postprocess.semantic(outputs, sizes)
+        return [ids, labels, torch.from_numpy(masks.dense())], segments, [s.label_id for s in instances]
+
+    expected = everything()
+    assert outputs.mask_logits.shape[1] == 20  # read, and so kept
+    outputs.mask_features = torch.full_like(outputs.mask_features, torch.nan)
+    found = everything()
+    assert all(torch.equal(a, b) for a, b in zip(expected[0], found[0], strict=True))
+    assert [(s.id, s.label_id, s.area) for s in found[1]] == [(s.id, s.label_id, s.area) for s in expected[1]]
+    assert found[2] == expected[2]

@@ -19,23 +19,25 @@ LEVELS = {
             mask2former.structures mask2former.data.window mask2former.evaluation.gather
             mask2former.inference.packed_masks mask2former.modeling.config
             mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
-            mask2former.modeling.layers mask2former.modeling.linear mask2former.modeling.swin
+            mask2former.modeling.linear
             mask2former.training.log mask2former.training.optimizer
             mask2former.training.points mask2former.training.processes oneformer.config oneformer.tasks
-            oneformer.tokenizer weights.download weights.keys_backbone weights.keys_huggingface
+            oneformer.tokenizer weights.bundled weights.download weights.keys_backbone weights.keys_huggingface
             weights.keys_original weights.pickle_reader
         """,
         1: """
             mask2former.data.annotation mask2former.data.classes mask2former.inference.preprocess
-            mask2former.inference.tiles mask2former.inference.visualize mask2former.modeling.backbone
-            mask2former.modeling.deformable_attention mask2former.training.batches
+            mask2former.inference.network mask2former.inference.tiles mask2former.inference.visualize mask2former.inference.windows
+            mask2former.modeling.deformable_attention mask2former.modeling.layers mask2former.modeling.swin
+            mask2former.training.batches
             mask2former.training.checkpoint mask2former.training.matcher oneformer.dinat oneformer.targets
             oneformer.text_encoder weights.translate
         """,
         2: """
             mask2former.data.contact_sheet mask2former.data.files mask2former.data.transforms
             mask2former.evaluation.instance mask2former.evaluation.panoptic mask2former.evaluation.semantic
-            mask2former.inference.postprocess mask2former.modeling.pixel_decoder
+            mask2former.inference.memory mask2former.inference.postprocess mask2former.modeling.backbone
+            mask2former.modeling.pixel_decoder
             mask2former.modeling.transformer_decoder mask2former.training.losses weights.infer
         """,
         3: """
@@ -45,7 +47,7 @@ LEVELS = {
         """,
         4: """
             mask2former.data.cityscapes mask2former.data.coco mask2former.data.folder mask2former.data.joined
-            mask2former.inference.predictor mask2former.training.trainer oneformer.model
+            mask2former.inference.merge mask2former.inference.predictor mask2former.training.trainer oneformer.model
         """,
         5: """
             mask2former.data.ade20k mask2former.data.datasets mask2former.evaluation.evaluator weights.zoo
