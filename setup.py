@@ -7,6 +7,7 @@ EXTRAS = {
     "eval": ["hotcoco>=1.3", "pycocotools>=2.0.8"],
     "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
     "demo": ["gradio>=5"],
+    "peers": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18", "openvino>=2024.6"],
 }
 EXTRAS["test"] = sorted({*EXTRAS["train"], *EXTRAS["eval"], "pytest>=8", "ruff>=0.9", "transformers>=5.0"})
 
@@ -29,7 +30,7 @@ setup(
         "oneformer",
         "weights",
     ],
-    package_data={"mask2former.data": ["*.json"], "weights": ["*.json"]},
+    package_data={"mask2former.data": ["*.json"], "weights": ["*.json", "bundled/*", "bundled/*/*"]},
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

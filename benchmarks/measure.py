@@ -1,36 +1,39 @@
-"""How things are measured here: interleaved medians in one process, peak memory in a process of its own."""
+"""How things are timed here: interleaved medians in one process, and what the machine could do at best."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
-import resource
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from datetime import date
+from importlib import metadata
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+PACKAGES = ("torch", "timm", "transformers", "onnxruntime", "openvino", "triton")
 
 
-def interleaved_medians(works: Mapping[str, Callable[[], object]], repeats: int) -> dict:
+def interleaved_medians(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
     """Run every work once to warm up, then all of them in turn, `repeats` times.
 
-    A work may return a dict, the seconds of its parts; the whole is timed here, as part "all".
-    Returns {work: {part: median seconds}}.
+    A work may return a dict of the seconds of its parts, or a function that gives one when all work is done; the whole
+    is timed here, as part "all". Returns {work: {part: median seconds}}.
     """
     seconds = {name: {} for name in works}
     for round_ in range(repeats + 1):
         for name, work in works.items():
             start = time.perf_counter()
             result = work()
-            _synchronise()
-            parts = dict(result) if isinstance(result, dict) else {}
-            parts["all"] = time.perf_counter() - start
+            synchronise()
+            parts = {"all": time.perf_counter() - start}
+            result = result() if callable(result) else result
+            if isinstance(result, dict):
+                parts = result | parts
             if round_:
                 for part, value in parts.items():
                     seconds[name].setdefault(part, []).append(value)
@@ -38,119 +41,98 @@ def interleaved_medians(works: Mapping[str, Callable[[], object]], repeats: int)
 
 
 class StageTimer:
-    """Seconds spent inside some modules of a model, by forward hooks: `with StageTimer({"backbone": m}) as t: …`."""
+    """Seconds spent inside some modules of a model, by forward hooks: `with StageTimer({"backbone": m}) as t: …`.
 
-    def __init__(self, stages: Mapping[str, torch.nn.Module]):
-        self.stages, self.seconds = stages, {}
+    On a GPU the stages are timed by events on its stream, so that nothing waits for it: ask for `seconds` later.
+    """
+
+    def __init__(self, stages: Mapping[str, torch.nn.Module], device: torch.device):
+        self.stages, self.on_gpu = stages, device.type == "cuda"
 
     def __enter__(self) -> StageTimer:
-        self.seconds, self.started, self.hooks = dict.fromkeys(self.stages, 0.0), {}, []
+        self.marks, self.hooks = {name: [] for name in self.stages}, []
         for name, module in self.stages.items():
-            self.hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._start(name)))
-            self.hooks.append(module.register_forward_hook(lambda *_, name=name: self._stop(name)))
+            self.hooks.append(module.register_forward_pre_hook(lambda *_, name=name: self._mark(name)))
+            self.hooks.append(module.register_forward_hook(lambda *_, name=name: self._mark(name)))
         return self
 
     def __exit__(self, *_: object) -> None:
         for hook in self.hooks:
             hook.remove()
 
-    def _start(self, name: str) -> None:
-        _synchronise()
-        self.started[name] = time.perf_counter()
+    def _mark(self, name: str) -> None:
+        if self.on_gpu:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+        self.marks[name].append(event if self.on_gpu else time.perf_counter())
 
-    def _stop(self, name: str) -> None:
-        _synchronise()
-        self.seconds[name] += time.perf_counter() - self.started[name]
+    def seconds(self) -> dict[str, float]:
+        synchronise()
+        found = {}
+        for name, marks in self.marks.items():
+            pairs = zip(marks[::2], marks[1::2], strict=True)
+            found[name] = sum(a.elapsed_time(b) / 1000 if self.on_gpu else b - a for a, b in pairs)
+        return found
 
 
-def peak_memory_of(work: Callable[[], object]) -> float:
-    """MiB by which a work raises this process's memory at its peak (on CUDA: the device's)."""
-    if torch.cuda.is_available():
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        work()
+class Clock:
+    """Seconds between laps, in which a GPU finishes what it was given."""
+
+    def __init__(self):
+        synchronise()
+        self.seconds, self.last = {}, time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        synchronise()
+        self.seconds[part] = time.perf_counter() - self.last
+        self.last += self.seconds[part]
+
+
+def synchronise() -> None:
+    """Wait for a GPU, if this process has used one."""
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-    except OSError:
-        before_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        work()
-        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_peak) / 1024
-    before = _status_kib("VmRSS")
-    work()
-    return (_status_kib("VmHWM") - before) / 1024
 
 
-def in_own_process(script: str, *arguments: str) -> float:
-    """Run `script` again with these arguments and read the number it prints on its last line."""
-    command = [sys.executable, script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    return float(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def matrix_rate(dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
-    """The machine's own matrix-product rate, FLOP/s: the best of a few products of two size × size matrices."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def matrix_rate(device: torch.device, dtype: torch.dtype = torch.float32) -> float:
+    """The machine's own matrix-product rate, FLOP/s: the best of a few products of two square matrices."""
+    size = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(8):
+        synchronise()
         start = time.perf_counter()
         a @ b
-        _synchronise()
+        synchronise()
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
 
 
 def flops_of(work: Callable[[], object]) -> int:
-    """Floating-point operations of matrix products, convolutions and attention in one run."""
-    from torch.utils.flop_counter import FlopCounterMode
+    """Floating-point operations of matrix products, convolutions and attention in one eager run."""
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    def linear(x_shape, *_, out_shape, **__) -> int:
+        return 2 * x_shape[-1] * torch.Size(out_shape).numel()
+
+    # oneDNN's linear layer and the fused attention of a CPU are not in PyTorch's own list.
+    mapping = {torch.ops.mkldnn._linear_pointwise: linear} if hasattr(torch.ops.mkldnn, "_linear_pointwise") else {}
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         work()
     return counter.get_total_flops()
 
 
-def machine() -> str:
-    """One line naming the machine and the versions that matter."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    versions = [f"torch {torch.__version__}"]
-    for package in ("timm", "transformers"):
-        if package in sys.modules:
-            versions.append(f"{package} {sys.modules[package].__version__}")
-    return f"{name}, {torch.get_num_threads()} threads, Python {platform.python_version()}, {', '.join(versions)}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; floats with three significant figures or two decimals."""
-    text = [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(header[i]), *(len(row[i]) for row in text)) for i in range(len(header))]
-    lines = [[name.ljust(width) for name, width in zip(header, widths, strict=True)], ["-" * width for width in widths]]
-    lines += [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in text]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-    """What every benchmark here understands."""
-    arguments = argparse.ArgumentParser(description=description)
-    arguments.add_argument("--repeats", type=int, default=5, help="timed runs of each side (default 5)")
-    arguments.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads of both sides")
-    arguments.add_argument("--quick", action="store_true", help="small sizes, few repeats: under two minutes")
-    return arguments
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _status_kib(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise RuntimeError(f"/proc/self/status has no {field}")
+def machine(devices: list[torch.device]) -> str:
+    """One line: the day, the machine, and the versions that matter."""
+    gpus = [torch.cuda.get_device_name(device) for device in devices if device.type == "cuda"]
+    versions = [f"Python {platform.python_version()}"]
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            continue
+    names = ", ".join([_processor(), *gpus])
+    return f"{date.today()}; {names}; {torch.get_num_threads()} of {os.cpu_count()} threads; {', '.join(versions)}"
 
 
 def _processor() -> str:
@@ -159,9 +141,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    return str(value)

@@ -1,84 +1,83 @@
-"""One training step against transformers: forward, loss, backward, AdamW. One command, one table.
+"""One training step: forward, loss, backward, AdamW; Swin-T, 12 targets a picture.
 
-    python benchmarks/training.py             # Swin-T, 2 × 512 × 512, 12 targets each; about five minutes on two cores
-    python benchmarks/training.py --quick     # 2 × 256 × 256, under two minutes
-
-Both sides have the same random weights, see the same pictures and targets, draw as many random points, run in one
-process in turn, and are warmed up; medians. Peak memory is measured in a process of its own for each side, over two
-steps, so that gradients and the optimiser's state are in it. On a GPU also 1024 × 1024 in bfloat16 (autocast), with
-and without recomputed activations.
+Both sides have the same random weights, see the same pictures and targets, and draw as many random points. Peak memory
+is measured over two steps, so that gradients and the optimiser's state are in it.
 """
 
 from __future__ import annotations
 
-import sys
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import torch
+from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import measure
-from benchmarks.inference import transformers_model
+from benchmarks import measure, models, own_process
+from benchmarks.report import Row, at_least, at_most, size_text
+from benchmarks.settings import Settings
 from mask2former.structures import Targets
 from mask2former.training.losses import Criterion
 from mask2former.training.processes import checkpoint_activations
 
 MODEL = "mask2former_swin_tiny"
 IMAGES, TARGETS, CLASSES = 2, 12, 133
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PARTS = ("forward", "loss", "forward and loss", "backward", "AdamW", "all")
+GOALS = {
+    ("cpu", 512, "float32"): {"all": at_least(3), "peak MiB": at_most(0.5)},
+    ("cuda", 1024, "bfloat16"): {"all": at_least(2.5), "peak MiB": at_most(0.5)},
+}
 
 
-def batch(side: int) -> tuple[torch.Tensor, list[Targets]]:
-    """Noise, and smooth random masks of every size."""
-    torch.manual_seed(0)
-    pixel_values = torch.randn(IMAGES, 3, side, side, device=DEVICE)
-    coarse = torch.randn(IMAGES, TARGETS, 8, 8)
-    masks = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic") > 0.5
-    return pixel_values, [Targets(torch.randint(CLASSES, (TARGETS,)), mask).to(DEVICE) for mask in masks]
+def rows(settings: Settings) -> Iterator[Row | str]:
+    works = [(256 if settings.quick else 512, "float32", False)]
+    if settings.on_gpu and not settings.quick:
+        works += [(1024, "bfloat16", False), (1024, "bfloat16", True)]
+    with models.saved(MODEL) as folder:
+        for work in works:
+            yield from step_rows(folder, *work, settings)
 
 
-def models() -> dict[str, torch.nn.Module]:
-    """Both sides with the same weights, in training mode."""
-    import weights
+def step_rows(folder: str, side: int, precision: str, recompute: bool, settings: Settings) -> Iterator[Row | str]:
+    """The step at one size; side: of the square pictures in pixels; recompute: activations, in the backward pass.
 
-    theirs = transformers_model(MODEL)
-    with tempfile.TemporaryDirectory() as folder:
-        theirs.save_pretrained(folder)
-        ours = weights.create_model(folder)
-    return {name: model.to(DEVICE).train() for name, model in {"ours": ours, "transformers": theirs}.items()}
+    transformers' Mask2Former does not support the latter, so that ours is alone there.
+    """
+    arguments = {"folder": folder, "side": side, "precision": precision, "recompute": recompute}
+    names = ("ours",) if recompute else ("ours", "transformers")
+    works = {name: step_of(name, **arguments, device=settings.device) for name in names}
+    seconds = measure.interleaved_medians(works, 1 if settings.quick else settings.repeats)
+    del works
+    seconds["ours"]["forward and loss"] = seconds["ours"]["forward"] + seconds["ours"]["loss"]
+    goals = {} if recompute else GOALS.get((settings.device.type, side, precision), {})
+    work = f"training step, {precision}" + (", recomputed activations" if recompute else "")
+    for part in PARTS:
+        mine, other = seconds["ours"][part], seconds.get("transformers", {}).get(part)
+        yield Row(work, size_text((side, side), IMAGES), part, mine, other, goals.get(part))
+    if settings.quick:
+        return
+    if settings.on_gpu:
+        torch.cuda.empty_cache()
+    peaks = {name: own_process.run("benchmarks.training:memory", settings, name=name, **arguments) for name in seconds}
+    yield Row(
+        work, size_text((side, side), IMAGES), "peak MiB", *peaks.values(), goal=goals.get("peak MiB"), kind="memory"
+    )
 
 
-def step_of(name: str, model: torch.nn.Module, side: int, precision: str, recompute: bool) -> Callable[[], dict]:
-    """A function that makes one training step and returns its seconds by part."""
-    pixel_values, targets = batch(side)
+def step_of(
+    name: str, folder: str, side: int, precision: str, recompute: bool, device: torch.device
+) -> Callable[[], dict[str, float]]:
+    """A function that makes one training step of "ours" or "transformers" and returns its seconds by part."""
+    model = models.load(name, folder, device).train().requires_grad_(True)
+    pixel_values, targets = batch(side, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.05)
-    criterion = Criterion(CLASSES).to(DEVICE)
+    criterion = Criterion(CLASSES).to(device)
     if recompute:
-        if name == "ours":
-            checkpoint_activations(model)
-        else:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
-    inputs = {
-        "pixel_values": pixel_values,
-        "mask_labels": [target.masks.float() for target in targets],
-        "class_labels": [target.labels for target in targets],
-    }
+        checkpoint_activations(model)
+    loss_of = our_loss if name == "ours" else their_loss
 
     def step() -> dict[str, float]:
-        clock = Clock()
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16"):
-            if name == "ours":
-                outputs = model(pixel_values)
-                clock.lap("forward")
-                loss = criterion(outputs, targets)[1]
-                clock.lap("loss")
-            else:  # its forward pass includes the loss
-                loss = model(**inputs).loss
-                clock.lap("forward and loss")
+        clock = measure.Clock()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = loss_of(model, criterion, pixel_values, targets, clock)
         loss.backward()
         clock.lap("backward")
         optimizer.step()
@@ -89,62 +88,32 @@ def step_of(name: str, model: torch.nn.Module, side: int, precision: str, recomp
     return step
 
 
-class Clock:
-    """Seconds between laps."""
-
-    def __init__(self):
-        self.seconds, self.last = {}, time.perf_counter()
-
-    def lap(self, part: str) -> None:
-        if DEVICE.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds[part] = time.perf_counter() - self.last
-        self.last += self.seconds[part]
+def our_loss(model: nn.Module, criterion: nn.Module, pixel_values, targets, clock: measure.Clock) -> torch.Tensor:
+    outputs = model(pixel_values)
+    clock.lap("forward")
+    loss = criterion(outputs, targets)[1]
+    clock.lap("loss")
+    return loss
 
 
-def rows(side: int, precision: str, recompute: bool, repeats: int) -> list[list[object]]:
-    works = {name: step_of(name, model, side, precision, recompute) for name, model in models().items()}
-    seconds = measure.interleaved_medians(works, repeats)
-    ours, theirs = seconds["ours"], seconds["transformers"]
-    ours["forward and loss"] = ours["forward"] + ours["loss"]
-    arguments = ("--memory", "--size", str(side), "--precision", precision, *(["--recompute"] if recompute else []))
-    for name, parts in seconds.items():
-        parts["peak MiB"] = measure.in_own_process(__file__, *arguments, "--side", name)
-    work = f"{IMAGES} × {side}², {precision}" + (", recomputed activations" if recompute else "")
-    made = []
-    for part in ("forward", "loss", "forward and loss", "backward", "AdamW", "all", "peak MiB"):
-        mine, other = ours[part], theirs.get(part)
-        made.append(
-            [work, part, mine, "–" if other is None else other, "–" if other is None else f"{other / mine:.2f}×"]
-        )
-    return made
+def their_loss(model: nn.Module, _: nn.Module, pixel_values, targets, clock: measure.Clock) -> torch.Tensor:
+    """Their forward pass includes the loss."""
+    masks, labels = [target.masks.float() for target in targets], [target.labels for target in targets]
+    loss = model(pixel_values=pixel_values, mask_labels=masks, class_labels=labels).loss
+    clock.lap("forward and loss")
+    return loss
 
 
-def main() -> None:
-    arguments = measure.parser(__doc__.splitlines()[0])
-    arguments.add_argument("--size", type=int, help="side of the pictures (default 512; on a GPU 1024 as well)")
-    arguments.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    arguments.add_argument("--recompute", action="store_true", help="recompute activations in the backward pass")
-    arguments.add_argument("--memory", action="store_true", help="print the peak memory of one side, and nothing else")
-    arguments.add_argument("--side", choices=("ours", "transformers"))
-    options = arguments.parse_args()
-    torch.set_num_threads(options.threads)
-    if options.memory:
-        model = models()[options.side]
-        step = step_of(options.side, model, options.size, options.precision, options.recompute)
-        print(measure.peak_memory_of(lambda: (step(), step())))
-        return
-
-    if options.size or options.quick:
-        works = [(options.size or 256, options.precision, options.recompute)]
-    else:
-        works = [(512, "fp32", False)]
-        if DEVICE.type == "cuda":
-            works += [(1024, "bf16", False), (1024, "bf16", True)]
-    made = [row for work in works for row in rows(*work, 2 if options.quick else options.repeats)]
-    print(measure.machine())
-    print(measure.table(["step", "part (seconds)", "ours", "transformers", "ratio"], made))
+def batch(side: int, device: torch.device) -> tuple[torch.Tensor, list[Targets]]:
+    """Noise, and smooth random masks of every size."""
+    torch.manual_seed(0)
+    pixel_values = torch.randn(IMAGES, 3, side, side, device=device)
+    coarse = torch.randn(IMAGES, TARGETS, 8, 8)
+    masks = nn.functional.interpolate(coarse, (side, side), mode="bicubic") > 0.5
+    return pixel_values, [Targets(torch.randint(CLASSES, (TARGETS,)), mask).to(device) for mask in masks]
 
 
-if __name__ == "__main__":
-    main()
+def memory(device: torch.device, **arguments) -> float:
+    """MiB; called in a process of its own."""
+    step = step_of(**arguments, device=device)
+    return own_process.peak_memory_of(lambda: (step(), step()), device)

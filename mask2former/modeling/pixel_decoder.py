@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mask2former.modeling.deformable_attention import MultiScaleDeformableAttention
 from mask2former.modeling.layers import FeedForward, sine_position_encoding
+from mask2former.modeling.winograd import convolve_3x3
 
 NUM_LEVELS = 3
 
@@ -91,7 +92,8 @@ class PixelDecoder(nn.Module):
         # A map of its own, not a view into all tokens, whose strides would make it lose its layout (channels last).
         coarse = levels[-1].clone(memory_format=torch.channels_last)
         upsampled = F.interpolate(coarse, finest.shape[2:], mode="bilinear", align_corners=False)
-        return self.mask_projection(self.output(self.lateral(finest).add_(upsampled))), levels
+        summed = convolve_3x3(self.output[0], self.lateral(finest).add_(upsampled))
+        return self.mask_projection(self.output[1:](summed)), levels
 
 
 class DeformableEncoderLayer(nn.Module):

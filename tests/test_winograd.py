@@ -1,0 +1,37 @@
+"""Winograd's convolution equals PyTorch's, at every size and layout; and when it must step aside."""
+
+import pytest
+import torch
+from torch import nn
+
+from mask2former.modeling import winograd
+from mask2former.modeling.winograd import convolve_3x3, pays
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 4), (17, 30), (40, 9)], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_equals_pytorch(size, layout, monkeypatch):
+    monkeypatch.setattr(winograd, "TILES", 7)  # several rounds, the last one shorter
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 72, 3, padding=1).double()
+    x = torch.randn(2, 64, *size, dtype=torch.float64).to(memory_format=layout)
+    with torch.no_grad():
+        assert pays(layer, x)
+        found, expected = convolve_3x3(layer, x), layer(x)
+        assert found.shape == expected.shape and (found - expected).abs().max() <= 1e-12 * expected.abs().max()
+        found = convolve_3x3(layer.float(), x.float())
+        assert (found - expected).abs().max() <= 3e-5 * expected.abs().max()
+
+
+def test_steps_aside():
+    layer, x = nn.Conv2d(64, 64, 3, padding=1), torch.randn(1, 64, 8, 8)
+    assert not pays(layer, x)  # with gradient
+    with torch.no_grad():
+        assert pays(layer, x) and not pays(layer, x.double()) and not pays(layer.to(torch.bfloat16), x.bfloat16())
+        others = (
+            dict(padding=0), dict(padding=1, stride=2), dict(padding=2, dilation=2), dict(padding=1, groups=2),
+            dict(padding=1, padding_mode="reflect"),
+        )  # fmt: skip
+        for options in others:
+            assert not pays(nn.Conv2d(64, 64, 3, **options), x)
+        assert not pays(nn.Conv2d(16, 64, 3, padding=1), x)
