@@ -178,9 +178,9 @@ def test_the_compact_network_starts_from_a_backbone_file(family, kind, data, tmp
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"--data": "photos"}, "data 'photos': expected one of"),
-        ({"--data": "coco-panoptic:nowhere"}, "nowhere: found none of annotations/panoptic_train2017.json"),
-        ({"--val-data": "folder:nowhere"}, "nowhere: no val/images"),
+        ({"--data": "photos"}, "data 'photos': expected KIND:FOLDER or KIND:FOLDER:SPLIT with one of the kinds coco-"),
+        ({"--data": "coco-panoptic:nowhere"}, "nowhere: no such folder; check its name"),
+        ({"--val-data": "folder:nowhere"}, "nowhere: no such folder; check its name"),
         ({"--val-data": "OTHER"}, "--val-data has 2 classes (sky, date): expected the same"),
         ({"--classes": "plum"}, "not ['plum']"),
         ({"--background": "class"}, "classes.json says itself"),
@@ -188,7 +188,16 @@ def test_the_compact_network_starts_from_a_backbone_file(family, kind, data, tmp
         ({"--backbone-weights": "nowhere.pth"}, "nowhere.pth does not exist"),
         ({"--task": "panoptic semantic"}, "a Mask2Former learns from one kind of targets"),
         ({"--precision": "fp32", "--batch-size": "3", "--accumulate": "2"}, "can share equally"),
-        ({"--steps": "0"}, "must be positive"),
+        ({"--steps": "0"}, "--steps 0: expected 1 or more"),
+        ({"--classes": "sky sky"}, "expected different names out of 2 (sky, fig); not ['sky']"),
+        ({"--output": __file__}, f"--output {__file__}: {__file__} is a file; name a folder"),
+        ({"--output": f"{__file__}/run"}, f"{__file__} is a file; name a folder"),
+        ({"--val-limit": "0"}, "--val-limit 0: expected 1 or more"),
+        ({"--workers": "-1"}, "--workers -1: expected 0 or more"),
+        ({"--lr": "-1"}, "--lr -1: expected more than 0"),
+        ({"--clip": "0"}, "--clip 0: expected more than 0"),
+        ({"--ema": "1"}, "--ema 1: expected a decay between 0 and 1"),
+        ({"--jitter": "2 0.5"}, "--jitter 2 0.5: expected two scales above 0, the smaller one first"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -199,7 +208,8 @@ def test_what_cannot_be_trained_is_said_before_the_work(changes, said, data, toy
     given = dict(zip(QUICK[::2], QUICK[1::2], strict=True))
     given |= {"--data": data, "--model": toy, "--output": str(tmp_path / "run")} | changes
     assert main(["train", *(word for name, value in given.items() for word in (name, *value.split()))]) == 2
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
     assert not (tmp_path / "run/checkpoint.pt").exists()
 
 
@@ -224,6 +234,21 @@ def test_evaluating_a_model_of_other_classes(data, toy, tmp_path, capsys):
     assert not (tmp_path / "scores").exists()
 
 
+@pytest.mark.parametrize(
+    "option, value, said",
+    [
+        ("--limit", "-1", "--limit -1: expected 1 or more"),
+        ("--worst", "-1", "--worst -1: expected 0 or more"),
+        ("--batch-size", "0", "--batch-size 0: expected 1 or more"),
+        ("--output", __file__, "is a file; name a folder"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said_before_the_work(option, value, said, data, toy, capsys):
+    assert main(["evaluate", "--data", data, "--model", toy, option, value]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
 def test_inspect_reports_and_tells_broken_files_by_its_exit_code(data, tmp_path, capsys):
     output = tmp_path / "inspection"
     assert main(["inspect", data, "--output", str(output), "--samples", "2"]) == 0
@@ -233,6 +258,21 @@ def test_inspect_reports_and_tells_broken_files_by_its_exit_code(data, tmp_path,
     assert main(["inspect", data, "--output", str(output), "--limit", "2"]) == 1  # the first and the last
     assert "3.png" in capsys.readouterr().out
     assert main(["inspect", "folder:nowhere", "--output", str(output)]) == 2
+    assert main(["inspect", data, "--output", __file__]) == 2
+    assert f"--output {__file__}: {__file__} is a file; name a folder" in capsys.readouterr().err
+    assert main(["inspect", data, "--limit", "0"]) == 2
+    assert "--limit 0: expected 1 or more" in capsys.readouterr().err
+
+
+def test_a_file_that_a_worker_cannot_read_is_named_in_one_line(data, toy, tmp_path, capsys):
+    for mask in (tmp_path / "data/masks").iterdir():
+        Image.fromarray(np.full((6, 8), 1, np.uint16)).save(mask)
+    with pytest.warns(UserWarning, match="fresh"):
+        arguments = ["--data", data, "--model", toy, "--output", str(tmp_path / "run"), *QUICK, "--workers", "1"]
+        assert main(["train", *arguments]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"mask2former: {tmp_path / 'data/images'}") and "80×64, its annotation 8×6" in last
+    assert "; annotations must be made at the photo's own size" in last
 
 
 def test_the_help_says_what_data_may_be(capsys):

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from mask2former.data import DataError, SegmentationDataset, open_dataset, training_transform
 from mask2former.data.classes import dataset_classes
+from mask2former.data.inspect import inspect
 
 from .conftest import SHARED, needs_shared
 
@@ -170,6 +172,61 @@ def test_bad_instance_annotations_name_the_file(tmp_path, segmentation, entries,
         dataset[0]
     assert str(file) in str(error.value)
     assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)  # workers hand it over
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([["a"] * 6], "segmentation is neither RLE nor polygons"),
+        ([[1, 1, 9, 1, 9, float("nan")]], "segmentation is neither RLE nor polygons"),
+        ({"size": [12, 16], "counts": "###"}, "annotation 5 of 1.jpg: .*RLE.*; encode the mask anew"),
+    ],
+)
+def test_the_audit_goes_on_after_a_bad_outline(tmp_path, segmentation, message):
+    pytest.importorskip("hotcoco")
+    dataset = open_dataset(f"coco-instance:{tmp_path / 'images'}:{instance_file(tmp_path, segmentation)}")
+    (problem,) = inspect(dataset).problems
+    assert re.search(message, problem) and str(tmp_path / "objects.json") in problem
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("instance", {"images": [{"id": 1, "file_name": "1.jpg"}]}, "entry 0 of images has no height, width"),
+        ("instance", {"images": ["1.jpg"]}, 'entry 0 of images has no .*: "1.jpg"; expected COCO.s format'),
+        ("instance", {"images": []}, "lists no image"),
+        ("instance", {"annotations": [{"image_id": 1, "segments_info": []}]}, "annotations has no category_id"),
+        ("instance", {"categories": [{"id": 1}]}, "entry 0 of categories has no name"),
+        ("panoptic", {"images": [{"id": 1, "file_name": 5}]}, "entry 0 of images has no file_name that can be used"),
+        ("panoptic", {"annotations": [{"image_id": 1, "file_name": "1.png"}]}, "has no segments_info"),
+        ("panoptic", {"annotations": []}, "has no annotation"),
+        (
+            "panoptic",
+            {"annotations": [{"image_id": 1, "file_name": "1.png", "segments_info": [{"id": 5}]}]},
+            "segments_info of 1.png has an entry without id or category_id",
+        ),
+        (
+            "panoptic",
+            {"categories": [{"id": 1, "name": "cat", "isthing": 1, "color": "red"}]},
+            "category 1 has the color 'red'; expected",
+        ),
+    ],
+)
+def test_json_that_is_not_quite_cocos(tmp_path, kind, change, message):
+    photo(tmp_path / "images" / "1.jpg")
+    (tmp_path / "objects").mkdir()  # where the panoptic PNG files would be
+    content = {
+        "images": [{"id": 1, "file_name": "1.jpg", "height": 12, "width": 16}],
+        "categories": [{"id": 1, "name": "cat", "isthing": 1}],
+        "annotations": [{"image_id": 1, "category_id": 1, "file_name": "1.png", "segments_info": []}],
+    }
+    (tmp_path / "objects.json").write_text(json.dumps(content))
+    spec = f"coco-{kind}:{tmp_path / 'images'}:{tmp_path / 'objects.json'}"
+    assert len(open_dataset(spec)) == 1
+    (tmp_path / "objects.json").write_text(json.dumps(content | change))
+    with pytest.raises(DataError, match=message) as error:
+        open_dataset(spec)
+    assert str(error.value).startswith(str(tmp_path / "objects.json")) and "\n" not in str(error.value)
 
 
 def test_annotation_of_no_image(tmp_path):
@@ -375,7 +432,11 @@ def test_photos_are_turned_as_their_annotation_was(tmp_path):
 
 @pytest.mark.parametrize(
     ("spec", "message"),
-    [("coco:x", "expected one of\ncoco-panoptic:FOLDER"), ("folder:", "expected one of"), ("x", "expected one of")],
+    [
+        ("coco:x", "one of the kinds coco-panoptic, "),
+        ("folder:", "expected KIND:FOLDER"),
+        ("x", "expected KIND:FOLDER"),
+    ],
 )
 def test_unknown_data_lists_what_there_is(spec, message):
     with pytest.raises(ValueError, match=message):
@@ -387,6 +448,15 @@ def test_unknown_folder_and_misplaced_background(tmp_path):
         open_dataset(f"coco-panoptic:{tmp_path}")
     with pytest.raises(DataError, match="use split 'all'"):
         open_dataset(f"coco-instance:{tmp_path}")
+    with pytest.raises(DataError, match="found 0 JSON files in it.* instead of one; .*coco-instance:PHOTOS:FILE.json"):
+        open_dataset(f"coco-instance:{tmp_path}:all")
+    for kind in ("coco-panoptic", "coco-instance", "folder"):
+        with pytest.raises(DataError, match="nowhere: no such folder; check its name"):
+            open_dataset(f"{kind}:{tmp_path}/nowhere:all")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/panoptic_val2017.json").write_text("{}")
+    with pytest.raises(DataError, match="found none of .*; it has annotations/panoptic_val2017.json; check the folder"):
+        open_dataset(f"coco-panoptic:{tmp_path}:trian")
     with pytest.raises(ValueError, match="cityscapes says itself what is void"):
         open_dataset(f"cityscapes:{tmp_path}", background="class")
 

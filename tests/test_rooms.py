@@ -27,7 +27,8 @@ LEVELS = {
         """,
         1: """
             mask2former.data.annotation mask2former.data.classes mask2former.inference.preprocess
-            mask2former.inference.network mask2former.inference.tiles mask2former.inference.visualize mask2former.inference.windows
+            mask2former.inference.network mask2former.inference.tiles mask2former.inference.visualize
+            mask2former.inference.windows
             mask2former.modeling.deformable_attention mask2former.modeling.layers mask2former.modeling.swin
             mask2former.training.batches
             mask2former.training.checkpoint mask2former.training.matcher oneformer.dinat oneformer.targets

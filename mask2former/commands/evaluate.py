@@ -11,6 +11,8 @@ from mask2former.commands.options import (
     device_or_default,
     first_alone,
     judged_tasks,
+    require_at_least,
+    require_folder,
     size,
 )
 
@@ -45,6 +47,8 @@ def evaluate(options: argparse.Namespace) -> int:
     OUTPUT holds the numbers as JSON and as a table with a line for each class. `torchrun -m mask2former evaluate …`
     shares the photos among processes.
     """
+    require_at_least(options, limit=1, worst=0, batch_size=1)
+    require_folder(options.output)
     import torch
     from tqdm import tqdm
 

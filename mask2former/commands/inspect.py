@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mask2former.commands.options import class_choice, data_options
+from mask2former.commands.options import class_choice, data_options, require_at_least, require_folder
 
 
 def inspect_options(command: argparse.ArgumentParser) -> None:
@@ -24,6 +24,8 @@ def inspect(options: argparse.Namespace) -> int:
     """
     from mask2former.data.inspect import inspect_dataset
 
+    require_at_least(options, limit=1, samples=0)
+    require_folder(options.output)
     report = inspect_dataset(
         options.data,
         options.output,

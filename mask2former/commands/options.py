@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -99,3 +100,18 @@ def first_alone(processes: Processes) -> Iterator[None]:
     yield
     if processes.count > 1 and not processes.local_rank:
         dist.barrier()
+
+
+def require_at_least(options: argparse.Namespace, **least: int) -> None:
+    """ValueError naming the option, unless each of these is at least so much or was not given."""
+    for name, bound in least.items():
+        value = getattr(options, name)
+        if value is not None and value < bound:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected {bound} or more")
+
+
+def require_folder(output: Path) -> None:
+    """ValueError unless this is a folder, or can become one."""
+    there = next((path for path in (output, *output.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise ValueError(f"--output {output}: {there} is a file; name a folder, which is made where there is none")

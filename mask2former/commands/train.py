@@ -14,6 +14,8 @@ from mask2former.commands.options import (
     device_or_default,
     first_alone,
     judged_tasks,
+    require_at_least,
+    require_folder,
     size,
 )
 
@@ -113,6 +115,8 @@ def train(options: argparse.Namespace) -> int:
     from mask2former.training.processes import Processes
     from weights.checkpoint import Checkpoint, write_native
 
+    check_numbers(options)
+    require_folder(options.output)
     processes = Processes.join()
     if options.shard and options.val_data and processes.count > 1:
         raise ValueError(
@@ -148,6 +152,21 @@ def train(options: argparse.Namespace) -> int:
         write_native(Checkpoint(model.config, state, "the model"), options.output / "model")
         print(f"\nthe model is in {options.output / 'model'}: {options.family} predict PHOTO --model …")
     return 0
+
+
+def check_numbers(options: argparse.Namespace) -> None:
+    """ValueError naming the option whose number makes no sense."""
+    require_at_least(options, steps=1, batch_size=1, accumulate=1, points=1, val_limit=1, log_every=1, save_every=1)
+    require_at_least(options, warmup=0, workers=0, evaluate_every=0, backbone_lr=0, weight_decay=0)
+    for name in ("lr", "clip"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"--{name} {value:g}: expected more than 0")
+    if options.ema is not None and not 0 < options.ema < 1:
+        raise ValueError(f"--ema {options.ema:g}: expected a decay between 0 and 1, such as 0.999")
+    if options.jitter and not 0 < options.jitter[0] <= options.jitter[1]:
+        low, high = options.jitter
+        raise ValueError(f"--jitter {low:g} {high:g}: expected two scales above 0, the smaller one first")
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

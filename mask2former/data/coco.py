@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from mask2former.data.annotation import Annotation, IdMap, Shapes
+from mask2former.data.annotation import Annotation, IdMap, Shapes, as_rle, rle_library
 from mask2former.data.classes import dataset_classes
 from mask2former.data.dataset import SegmentationDataset, Transform
 from mask2former.data.files import DataError, read_json, read_map
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
 from mask2former.modeling.config import class_color
 from mask2former.structures import ClassInfo
+
+IMAGES = {"id": int | str, "file_name": str}
+CATEGORIES = {"id": int, "name": str}
 
 
 class CocoPanoptic(SegmentationDataset):
@@ -44,7 +47,14 @@ class CocoPanoptic(SegmentationDataset):
         for folder in (self.photos, self.maps):
             if not folder.is_dir():
                 raise DataError(folder, "no such folder", "say where the photos and the panoptic PNG files lie")
-        content = read_json(self.file, ("images", "annotations", "categories"))
+        content = read_json(
+            self.file,
+            {
+                "images": IMAGES,
+                "categories": CATEGORIES,
+                "annotations": {"image_id": int | str, "file_name": str, "segments_info": list},
+            },
+        )
         self.space = label_space(self.file, content["categories"], classes)
         self.instances = instances
         self._official: tuple[CocoInstance, dict[Any, int]] | None = None  # read when first asked for
@@ -54,14 +64,10 @@ class CocoPanoptic(SegmentationDataset):
             raise DataError(
                 self.file, f"annotations of images {missing[:5]} that are not under images", "add or remove them"
             )
+        if not content["annotations"]:
+            raise DataError(self.file, "has no annotation", "expected one for each photo")
         records = (
-            (
-                a["image_id"],
-                images[a["image_id"]],
-                a["file_name"],
-                [(s["id"], s["category_id"], bool(s.get("iscrowd", 0))) for s in a["segments_info"]],
-            )
-            for a in content["annotations"]
+            (a["image_id"], images[a["image_id"]], a["file_name"], self._segments(a)) for a in content["annotations"]
         )
         super().__init__(str(self.file), self.space.classes, records, transform)
 
@@ -79,6 +85,16 @@ class CocoPanoptic(SegmentationDataset):
             if label != LEFT_OUT:
                 segments.append((segment, label, self.classes[label].is_thing, is_crowd))
         return IdMap.from_values(read_map(self.maps / file_name), segments)
+
+    def _segments(self, annotation: Mapping[str, Any]) -> list[tuple[int, int, bool]]:
+        """Id, category and whether it is a crowd, of each segment."""
+        try:
+            return [(s["id"], s["category_id"], bool(s.get("iscrowd", 0))) for s in annotation["segments_info"]]
+        except (KeyError, TypeError):
+            raise DataError(
+                self.file, f"segments_info of {annotation['file_name']} has an entry without id or category_id",
+                "give each segment both",
+            ) from None  # fmt: skip
 
     def problems(self, index: int) -> list[str]:
         _, _, file_name, segments_info = self.records[index]
@@ -122,7 +138,16 @@ class CocoInstance(SegmentationDataset):
         self.photos, self.file = Path(photos), Path(annotations)
         if not self.photos.is_dir():
             raise DataError(self.photos, "no such folder", "say where the photos lie")
-        content = read_json(self.file, ("images", "annotations", "categories"))
+        content = read_json(
+            self.file,
+            {
+                "images": {**IMAGES, "height": int | float, "width": int | float},
+                "categories": CATEGORIES,
+                "annotations": {"image_id": int | str, "category_id": int},
+            },
+        )
+        if not content["images"]:
+            raise DataError(self.file, "lists no image", "expected one entry for each photo")
         ready = isinstance(classes, LabelSpace)
         self.space = classes if ready else label_space(self.file, content["categories"], classes, things_only=True)
         objects: dict[Any, list[tuple[Any, ...]]] = {image["id"]: [] for image in content["images"]}
@@ -176,7 +201,7 @@ class CocoInstance(SegmentationDataset):
         outlines = [json.dumps([category, segmentation]) for _, category, _, _, segmentation in objects]
         if len(set(outlines)) < len(outlines):
             found.append(f"{self.file}: {file_name} has the same object twice; remove one of them")
-        polygons = [p for *_, shape in objects if isinstance(shape, list) for p in shape if isinstance(p, list)]
+        polygons = [p for *_, shape in objects if isinstance(shape, list) for p in shape if is_polygon(p)]
         if any(max(p[::2], default=0) > width + 1 or max(p[1::2], default=0) > height + 1 for p in polygons):
             found.append(
                 f"{self.file}: {file_name} has polygons beyond its {width}×{height} pixels; "
@@ -191,13 +216,31 @@ class CocoInstance(SegmentationDataset):
                     self.file, f"{where}: RLE of size {segmentation['size']}, image of size {list(size)}",
                     "encode masks at the photo's height and width",
                 )  # fmt: skip
+            try:
+                rle_library().area(as_rle(segmentation, size))
+            except (ValueError, TypeError) as error:
+                raise DataError(self.file, f"{where}: {error}", "encode the mask anew") from error
             return
         polygons = segmentation if isinstance(segmentation, list) else []
-        if not polygons or any(not isinstance(p, list) or len(p) < 6 or len(p) % 2 for p in polygons):
+        if not polygons or not all(is_polygon(p) for p in polygons):
             raise DataError(
                 self.file, f"{where}: segmentation is neither RLE nor polygons of three or more points",
                 "boxes alone cannot be learned as masks: add the outline or remove the annotation",
             )  # fmt: skip
+
+
+def is_polygon(points: Any) -> bool:
+    """x, y, x, y, … of three or more points, all of them numbers."""
+    if not isinstance(points, list) or len(points) < 6 or len(points) % 2:
+        return False
+    try:
+        return bool(np.isfinite(np.array(points, np.float64)).all())
+    except (ValueError, TypeError):
+        return False
+
+
+def is_color(color: Any) -> bool:
+    return isinstance(color, list | tuple) and len(color) == 3 and all(type(c) is int and 0 <= c <= 255 for c in color)
 
 
 def label_space(
@@ -209,6 +252,11 @@ def label_space(
     """Category ids → contiguous label ids, in the order of the file's `categories`."""
     if not things_only and any("isthing" not in c for c in categories):
         raise DataError(file, "categories without isthing", 'give each category "isthing": 1 (countable) or 0 (stuff)')
+    odd = next((c for c in categories if c.get("color") and not is_color(c["color"])), None)
+    if odd:
+        raise DataError(
+            file, f"category {odd['id']} has the color {odd['color']!r}", "expected [red, green, blue], 0 … 255"
+        )
     official = {c.name: c.color for c in dataset_classes("coco_panoptic")}
     table = tuple(
         ClassInfo(

@@ -48,7 +48,10 @@ def open_dataset(
         return parts[0] if len(parts) == 1 else JoinedDataset(parts)
     kind, _, rest = spec.partition(":")
     if kind not in OPENERS or not rest:
-        raise ValueError(f"data {spec!r}: expected one of\n{DATA_HELP}")
+        raise ValueError(
+            f"data {spec!r}: expected KIND:FOLDER or KIND:FOLDER:SPLIT with one of the kinds {', '.join(OPENERS)}; "
+            "`mask2former inspect --help` shows how each lays its files out"
+        )
     if background is not None and kind != "folder":
         raise ValueError(f"background={background!r} is for folder:…; {kind} says itself what is void")
     place, _, last = rest.rpartition(":")
@@ -65,7 +68,7 @@ def open_coco_panoptic(
     if place.endswith(".json"):
         photos, file = split_photos_and_file(place)
         return CocoPanoptic(photos, file, classes=classes, transform=transform)
-    folder = Path(place)
+    folder = existing_folder(place)
     file = first_file(folder, [f"annotations/panoptic_{split}2017.json", f"annotations/panoptic_{split}.json"])
     name = file.stem.removeprefix("panoptic_")
     photos = first_folder(folder, [name, f"images/{name}", split, f"images/{split}"])
@@ -81,7 +84,7 @@ def open_coco_instance(
     if place.endswith(".json"):
         photos, file = split_photos_and_file(place)
         return CocoInstance(photos, file, classes, transform)
-    folder = Path(place)
+    folder = existing_folder(place)
     names = [f"annotations/instances_{split}2017.json", f"annotations/instances_{split}.json",
              f"annotations/{split}.json", f"{split}/_annotations.coco.json", f"{split}.json"]  # fmt: skip
     file = next((folder / name for name in names if (folder / name).is_file()), None)
@@ -89,6 +92,11 @@ def open_coco_instance(
         found = [path for sub in (".", "annotations", "data") for path in sorted((folder / sub).glob("*.json"))]
         if len(found) == 1:
             file = found[0]
+        elif file is None:
+            raise DataError(
+                folder, f"found {len(found)} JSON files in it, in annotations/ and in data/ instead of one",
+                "say where photos and annotations lie: coco-instance:PHOTOS:FILE.json",
+            )  # fmt: skip
     if file is None:
         raise DataError(
             folder, f"found none of {', '.join(names)}",
@@ -135,11 +143,19 @@ def split_photos_and_file(place: str) -> tuple[str, str]:
     raise ValueError(f"{place!r}: expected PHOTOS:FILE.json with an existing folder of photos before the colon")
 
 
+def existing_folder(place: str) -> Path:
+    if not Path(place).is_dir():
+        raise DataError(place, "no such folder", "check its name, and that you are where it starts from")
+    return Path(place)
+
+
 def first_file(folder: Path, names: Sequence[str]) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise DataError(folder, f"found none of {', '.join(names)}", "check the folder and the split")
+    there = [str(path.relative_to(folder)) for path in sorted(folder.glob("annotations/*.json"))[:5]]
+    hint = f"; it has {', '.join(there)}" if there else ""
+    raise DataError(folder, f"found none of {', '.join(names)}{hint}", "check the folder and the split")
 
 
 def first_folder(folder: Path, names: Sequence[str]) -> Path:

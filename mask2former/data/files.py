@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,11 @@ from mask2former.inference import preprocess
 class DataError(ValueError):
     """A file of a dataset is not as it should be: which one, what is wrong, and what to do."""
 
-    def __init__(self, file: Path | str, problem: str, remedy: str):
+    def __init__(self, file: Path | str, problem: str = "", remedy: str = ""):
+        if not problem:  # so a DataLoader makes it anew: of a text that ends like a worker's traceback
+            said = str(file).strip().rpartition(f"{type(self).__name__}: ")[2]
+            file, _, said = said.partition(": ")
+            problem, _, remedy = said.rpartition("; ")
         super().__init__(f"{file}: {problem}; {remedy}")
         self.file, self.problem, self.remedy = Path(file), problem, remedy
 
@@ -85,15 +89,28 @@ def read_map(path: Path) -> np.ndarray:
     return values
 
 
-def read_json(file: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """A JSON object that has these entries, each a list."""
+def read_json(file: Path, lists: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A JSON object with these lists, whose entries are objects with these fields of these types.
+
+    DataError says which entry lacks what.
+    """
     try:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
         raise DataError(file, "no such file", "check the folder and the split") from None
     except ValueError as error:
         raise DataError(file, f"no valid JSON ({error})", "write it anew") from error
-    missing = [key for key in keys if not isinstance(content, dict) or not isinstance(content.get(key), list)]
+    missing = [key for key in lists if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if missing:
-        raise DataError(file, f"has no list {missing}", "expected COCO's format")
+        raise DataError(file, f"has no list {' nor '.join(missing)}", "expected COCO's format")
+    for key, fields in lists.items():
+        for position, entry in enumerate(content[key]):
+            found = entry if isinstance(entry, dict) else {}
+            wrong = [name for name, kind in fields.items() if not isinstance(found.get(name), kind)]
+            if wrong:
+                raise DataError(
+                    file,
+                    f"entry {position} of {key} has no {', '.join(wrong)} that can be used: {json.dumps(entry)[:80]}",
+                    f"expected COCO's format, where {key} have {', '.join(fields)}",
+                )
     return content

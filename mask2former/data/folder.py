@@ -143,6 +143,8 @@ def read_list(file: Path) -> list[Mapping[str, object]]:
 
 def split_folders(folder: Path, split: str) -> tuple[Path, Path]:
     """Where the photos and the masks of a split lie."""
+    if not folder.is_dir():
+        raise DataError(folder, "no such folder", "check its name, and that you are where it starts from")
     for photos, maps in (
         (folder / split / "images", folder / split / "masks"),
         (folder / "images" / split, folder / "masks" / split),

@@ -114,8 +114,8 @@ def inspect(dataset: SegmentationDataset, photos: int = 1000) -> Inspection:
     )
     for index in indices:
         try:
-            report.problems += dataset.problems(index)
             annotation = dataset.annotation(index)
+            report.problems += dataset.problems(index)
             dataset.photo(index, annotation.size)
         except DataError as error:
             report.problems.append(str(error))

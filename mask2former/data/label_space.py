@@ -56,7 +56,8 @@ class LabelSpace:
         unknown = [name for name in names if name not in {c.name for c in table}]
         if unknown or not names or len(set(names)) < len(names):
             some = ", ".join(c.name for c in table[:8]) + (", …" if len(table) > 8 else "")
-            raise ValueError(f"classes={names!r}: expected different names out of {len(table)} ({some}); not {unknown}")
+            wrong = unknown or [name for k, name in enumerate(names) if name in names[:k]]
+            raise ValueError(f"classes={names!r}: expected different names out of {len(table)} ({some}); not {wrong}")
         chosen = [next(c for c in table if c.name == name) for name in names]
         labels = {c.dataset_id: LEFT_OUT for c in table} | {c.dataset_id: k for k, c in enumerate(chosen)}
         return cls(tuple(chosen), labels)

@@ -1,8 +1,8 @@
 """3 × 3 convolutions in a quarter of the multiplications (Lavin and Gray 2016), for inference on a CPU.
 
 Winograd's F(4 × 4, 3 × 3): 4 × 4 results need the 6 × 6 values around them. Values and filter are mapped to 36 sums
-each, by small fixed matrices; there a convolution is a product of channels at each of the 36, which are mixed back into the
-results. In float32 its rounding error is about four times that of the plain convolution, 1e-5 of the largest value.
+each, by small fixed matrices; there a convolution is a product of channels at each of the 36, which are mixed back
+into the results. In float32 its rounding error is four times that of the plain convolution, 1e-5 of the largest value.
 
 Shape letters: B images, C channels in, O out, H × W the map, t tiles of 4 × 4 results.
 """
@@ -29,7 +29,7 @@ RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, 
 
 
 def convolve_3x3(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """layer(x), (B, C, H, W) → (B, O, H, W), for a 3 × 3 convolution with padding 1; by Winograd's way where it pays."""
+    """layer(x), (B, C, H, W) → (B, O, H, W), for a 3 × 3 convolution with padding 1; by Winograd where it pays."""
     if not pays(layer, x):
         return layer(x)
     to_sums, filter_to_sums, to_results = matrices(x.dtype)
