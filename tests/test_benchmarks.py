@@ -1,5 +1,6 @@
 """The benchmarks: their parts import and run at toy sizes, goals are judged by numbers, both sides compute the same."""
 
+import gc
 import importlib
 import os
 import subprocess
@@ -127,7 +128,8 @@ def test_peers_compute_what_transformers_does(toy):
 def test_a_measurement_in_a_process_of_its_own():
     with pytest.raises(RuntimeError, match=r"memory:inference.*failed"):
         own_process.run("benchmarks.memory:inference", SETTINGS, folder="no such folder", side="ours", size=[64, 64])
-    assert own_process.peak_memory_of(lambda: torch.ones(2**24).sum(), torch.device("cpu")) > 30
+    gc.collect()  # what other tests left must not go meanwhile
+    assert own_process.peak_memory_of(lambda: torch.ones(2**26).sum(), torch.device("cpu")) > 128  # of 256 MiB
 
 
 def test_the_stream_reads_what_the_command_says():
