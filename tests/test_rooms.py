@@ -30,6 +30,7 @@ LEVELS = {
             mask2former.inference.network mask2former.inference.tiles mask2former.inference.visualize
             mask2former.inference.windows
             mask2former.modeling.deformable_attention mask2former.modeling.layers mask2former.modeling.swin
+            mask2former.modeling.window_attention
             mask2former.training.batches
             mask2former.training.checkpoint mask2former.training.matcher oneformer.dinat oneformer.targets
             oneformer.text_encoder weights.translate

@@ -12,6 +12,7 @@ R rows of the framed table, of all images and heads; G = B · N · M results and
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -48,7 +49,7 @@ class Sampling(torch.autograd.Function):
         index, shares = corners.flat()
         grad = grad.contiguous().view(len(index), -1)  # (G, D)
         grad_table = add_to_rows(grad, index, shares, table.shape[:3].numel()).view(table.shape)
-        grad_shares = products_with_rows(grad, table, index).view(-1, 4, corners.points)
+        grad_shares = products_with_rows(grad, table.flatten(0, 2), index).view(-1, 4, corners.points)
         return grad_table, *corners.gradients(grad_shares), None, None
 
 
@@ -118,14 +119,34 @@ def add_rows(table: Tensor, index: Tensor, shares: Tensor) -> Tensor:
     return F.embedding_bag(index, table.flatten(0, 2), mode="sum", per_sample_weights=shares)
 
 
+@torch.library.custom_op("mask2former::products_with_rows", mutates_args=())
 def products_with_rows(grad: Tensor, table: Tensor, index: Tensor) -> Tensor:
-    """The gradient of the shares: ⟨grad[g], table row index[g, k]⟩, (G, D) → (G, K)."""
+    """The gradient of the shares: ⟨grad[g], table row index[g, k]⟩, for (G, D), (rows, D), (G, K) → (G, K).
+
+    On a CPU it is a product of two matrices at the places of a sparse one, four times faster than the backward pass of
+    `embedding_bag`, which is left for other devices and types.
+    """
+    G, K = index.shape
+    if grad.is_cpu and grad.dtype in (torch.float32, torch.float64):
+        starts = torch.arange(0, G * K + 1, K, dtype=index.dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # "Sparse CSR tensor support is in beta state"
+            values = grad.new_zeros(G, K)
+            places = torch.sparse_csr_tensor(
+                starts, index.flatten(), values.flatten(), (G, len(table)), check_invariants=False
+            )
+            torch.sparse.sampled_addmm(places, grad, table.T, beta=0.0, out=places)
+            return values
     index = index.long() if grad.is_cuda else index
-    bags = torch.arange(len(index), device=index.device, dtype=index.dtype)
-    offsets, bag_of = bags * index.shape[1], bags.repeat_interleave(index.shape[1])
+    bags = torch.arange(G, device=index.device, dtype=index.dtype)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        grad, table.flatten(0, 2), index.flatten(), offsets, bag_of, 0
-    ).view(index.shape)
+        grad, table, index.flatten(), bags * K, bags.repeat_interleave(K), 0
+    ).view(G, K)
+
+
+@products_with_rows.register_fake
+def _(grad: Tensor, table: Tensor, index: Tensor) -> Tensor:
+    return grad.new_empty(index.shape)
 
 
 @torch.library.custom_op("mask2former::add_to_rows", mutates_args=())

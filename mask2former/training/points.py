@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,12 +34,9 @@ class Points:
         device: torch.device,
         generator: torch.Generator | None = None,
     ) -> Points:
-        uncertain = int(importance_sample_ratio * num_points)
-        counts = (predictions, num_points), (predictions, masks, int(num_points * oversample_ratio))
-        return cls(
-            *(torch.rand(*count, 2, device=device, generator=generator) for count in counts),
-            torch.rand(predictions, masks, num_points - uncertain, 2, device=device, generator=generator),
-        )
+        uniform = num_points - int(importance_sample_ratio * num_points)
+        counts = (num_points,), (masks, int(num_points * oversample_ratio)), (masks, uniform)
+        return cls(*(random_points((predictions, *count, 2), device, generator) for count in counts))
 
     def require(self, predictions: int, masks: int) -> None:
         """Raise ValueError unless these are the points of so many predictions and masks."""
@@ -52,6 +50,17 @@ class Points:
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Points:
         return Points(*(x.to(device, dtype) for x in (self.matching, self.oversampled, self.uniform)))
+
+
+def random_points(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None = None) -> Tensor:
+    """Uniform in [0, 1), float32.
+
+    On a CPU by NumPy's SFC64, seeded by the generator: twice as fast as PyTorch's, and there are ten million a picture.
+    """
+    if device.type != "cpu":
+        return torch.rand(shape, device=device, generator=generator)
+    seed = torch.randint(2**62, (), generator=generator).item()
+    return torch.from_numpy(np.random.Generator(np.random.SFC64(seed)).random(shape, dtype=np.float32))
 
 
 @torch.no_grad()
