@@ -15,7 +15,8 @@ from mask2former.commands.train import train, train_options
 
 
 def main(arguments: Sequence[str] | None = None, family: str = "mask2former") -> int:
-    """Run a command; returns the exit code: 0 all done, 1 some photos failed, 2 nothing could be done.
+    """Run a command; returns the exit code: 0 all done, 1 some photos failed, 2 nothing could be done,
+    130 interrupted.
 
     family: mask2former or oneformer, whichever program was called; it decides the defaults alone.
     """
@@ -33,6 +34,9 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
     except (ValueError, OSError, ImportError) as error:  # what the user can mend
         print(f"{family}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{family}: interrupted", file=sys.stderr)
+        return 130
 
 
 def check_device(name: str) -> None:

@@ -118,6 +118,23 @@ def losses_if_complete(metrics):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+def test_interrupted_it_saves_what_it_has_and_goes_on_from_there(tmp_path, number):
+    settings = {**QUICK, "steps": 400, "save_every": 10_000, "workers": 1}
+    stopped = run(tmp_path, settings)
+    metrics = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text().count("\n") > 5) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.send_signal(number)
+    assert stopped.wait(60) != 0
+    before = len(losses_if_complete(metrics))
+    assert 5 < before < 400 and (tmp_path / "checkpoint.pt").exists()
+    finish(run(tmp_path, settings, "--resume"))
+    assert list(losses(tmp_path)) == list(range(1, 401))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_equal_one_with_the_joint_batch(tmp_path, shard):
     settings = {**QUICK, "average": 0.9, "shard": shard}

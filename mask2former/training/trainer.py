@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from mask2former.structures import Targets
 from mask2former.training.batches import BatchOrder, SeededDataset, collate, seed_of
 from mask2former.training.checkpoint import load_checkpoint, save_checkpoint
+from mask2former.training.interruption import Interruption, leave_to_parent
 from mask2former.training.log import Log
 from mask2former.training.optimizer import AveragedWeights, lr_factor, parameter_groups, scaled_lr
 from mask2former.training.processes import Processes, checkpoint_activations
@@ -86,7 +87,8 @@ def train(
         evaluate: called with the model in eval mode; its numbers are logged. With several processes all of them call
             it, so that they can share the work.
         resume: continue from the checkpoint in `output`, if there is one. Killed at any moment and resumed, a run
-            computes what it would have computed otherwise (on a GPU up to the order in which kernels add).
+            computes what it would have computed otherwise (on a GPU up to the order in which kernels add). Ctrl-C and
+            SIGTERM let a single process finish its step and write a checkpoint before KeyboardInterrupt is raised.
     Raises FileExistsError where `output` holds a checkpoint and `resume` is False, ValueError where it was begun with
     other settings, FloatingPointError where a loss is not finite, RuntimeError where the gradient is not.
     """
@@ -117,40 +119,45 @@ def train(
     )
     loader = DataLoader(
         SeededDataset(dataset, settings.seed), batch_sampler=order, num_workers=settings.workers, collate_fn=collate,
-        pin_memory=device.type == "cuda",
+        pin_memory=device.type == "cuda", worker_init_fn=leave_to_parent,
     )  # fmt: skip
     batches = iter(loader)
     log = Log(output, start, settings.steps, settings.tensorboard, enabled=run.is_first)
     log.say(f"{settings.batch_size} images a step, learning rate {lr:g} (1e-4 × images / 16 unless given)")
-    for step in log.progress(range(start, settings.steps)):
-        torch.manual_seed(seed_of(settings.seed, "step", step, run.rank))
-        factor = lr_factor(step, settings.steps, settings.schedule, settings.warmup)
-        for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
-            group["lr"] = base_lr * factor
-        for turn in range(settings.accumulate):
-            batch = next(batches).to(device)
-            run.synchronize_gradients(parallel, turn == settings.accumulate - 1)
-            with torch.autocast(device.type, autocast_dtype, enabled=settings.precision != "fp32"):
-                terms, total = parallel(*batch)
-            scaler.scale(total / settings.accumulate).backward()
-        scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip, error_if_nonfinite=settings.precision != "fp16")
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        if average:
-            average.update()
+    with Interruption(enabled=run.count == 1) as stop:
+        for step in log.progress(range(start, settings.steps)):
+            torch.manual_seed(seed_of(settings.seed, "step", step, run.rank))
+            factor = lr_factor(step, settings.steps, settings.schedule, settings.warmup)
+            for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = base_lr * factor
+            for turn in range(settings.accumulate):
+                batch = next(batches).to(device)
+                run.synchronize_gradients(parallel, turn == settings.accumulate - 1)
+                with torch.autocast(device.type, autocast_dtype, enabled=settings.precision != "fp32"):
+                    terms, total = parallel(*batch)
+                scaler.scale(total / settings.accumulate).backward()
+            scaler.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(parameters, settings.clip, error_if_nonfinite=settings.precision != "fp16")
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            if average:
+                average.update()
 
-        done = step + 1
-        if done % settings.log_every == 0 or done == settings.steps:
-            log.losses(done, run.mean({"loss": total, **terms}), lr=lr * factor, grad_norm=float(norm))
-        if done % settings.save_every == 0 or done == settings.steps:
-            save_checkpoint(path, done, *state, config, write=run.is_first)
-        if evaluate and (done == settings.steps or settings.evaluate_every and done % settings.evaluate_every == 0):
-            with average.applied() if average else nullcontext():
-                model.eval()
-                log.scores(done, evaluate(model))
-                model.train()
+            done = step + 1
+            if done % settings.log_every == 0 or done == settings.steps:
+                log.losses(done, run.mean({"loss": total, **terms}), lr=lr * factor, grad_norm=float(norm))
+            if done % settings.save_every == 0 or done == settings.steps or stop.asked:
+                save_checkpoint(path, done, *state, config, write=run.is_first)
+            if stop.asked and done < settings.steps:
+                log.say(f"stopped after step {done}; resumed, the run goes on from here")
+                raise KeyboardInterrupt
+            due = settings.evaluate_every and done % settings.evaluate_every == 0
+            if evaluate and (due or done == settings.steps):
+                with average.applied() if average else nullcontext():
+                    model.eval()
+                    log.scores(done, evaluate(model))
+                    model.train()
     log.close()
     if average:
         average.swap()
