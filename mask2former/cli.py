@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mask2former.allocator import keep_freed_memory
 from mask2former.commands.evaluate import evaluate, evaluate_options
 from mask2former.commands.inspect import inspect, inspect_options
 from mask2former.commands.predict import predict, predict_options
@@ -30,6 +31,8 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
     try:
         if getattr(options, "device", None):
             check_device(options.device)
+        if options.run in (predict, evaluate, train):
+            keep_freed_memory()
         return options.run(options)
     except (ValueError, OSError, ImportError) as error:  # what the user can mend
         print(f"{family}: {error}", file=sys.stderr)

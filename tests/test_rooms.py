@@ -16,11 +16,12 @@ LEVELS = {
     name: level
     for level, names in {
         0: """
-            mask2former.structures mask2former.data.window mask2former.evaluation.gather
+            mask2former.structures mask2former.allocator mask2former.data.window mask2former.evaluation.gather
             mask2former.inference.packed_masks mask2former.modeling.config
             mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
             mask2former.modeling.linear
-            mask2former.modeling.winograd mask2former.training.log mask2former.training.optimizer
+            mask2former.modeling.winograd mask2former.training.interruption mask2former.training.log
+            mask2former.training.optimizer
             mask2former.training.points mask2former.training.processes oneformer.config oneformer.tasks
             oneformer.tokenizer weights.bundled weights.download weights.keys_backbone weights.keys_huggingface
             weights.keys_original weights.pickle_reader
