@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
     try:
         if getattr(options, "device", None):
             check_device(options.device)
-        if options.run in (predict, evaluate, train):
+        if options.run in (predict, evaluate, train) and not getattr(options, "memory", None):
             keep_freed_memory()
         return options.run(options)
     except (ValueError, OSError, ImportError) as error:  # what the user can mend
