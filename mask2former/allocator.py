@@ -19,8 +19,8 @@ def keep_freed_memory() -> bool:
 
     It holds for the whole process until it ends: memory is not given back in between, and as blocks of many sizes share
     one heap, the peak for a very large photo is higher (Swin-T, 16 megapixels: 11 instead of 6 GB, in half of the
-    time). So no import and no function of the library calls it; the commands `predict`, `evaluate` and `train` do, but
-    where they are given a ceiling (`--memory`).
+    time). So no import and no function of the library calls it; the commands that compute on a CPU do, unless they are
+    given a ceiling (`--memory`).
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mask2former.allocator import keep_freed_memory
 from mask2former.commands.evaluate import evaluate, evaluate_options
 from mask2former.commands.inspect import inspect, inspect_options
+from mask2former.commands.options import device_or_default
 from mask2former.commands.predict import predict, predict_options
 from mask2former.commands.train import train, train_options
 
@@ -16,8 +17,7 @@ from mask2former.commands.train import train, train_options
 
 
 def main(arguments: Sequence[str] | None = None, family: str = "mask2former") -> int:
-    """Run a command; returns the exit code: 0 all done, 1 some photos failed, 2 nothing could be done,
-    130 interrupted.
+    """Run a command; returns the exit code: 0 all done, 1 some photos failed, 2 nothing could be done, 130 interrupted.
 
     family: mask2former or oneformer, whichever program was called; it decides the defaults alone.
     """
@@ -29,10 +29,11 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
         options_of(command)
     options = parser.parse_args(arguments)
     try:
-        if getattr(options, "device", None):
-            check_device(options.device)
-        if options.run in (predict, evaluate, train) and not getattr(options, "memory", None):
-            keep_freed_memory()
+        if hasattr(options, "device"):
+            if options.device:
+                check_device(options.device)
+            if device_or_default(options.device) == "cpu" and not getattr(options, "memory", None):
+                keep_freed_memory()
         return options.run(options)
     except (ValueError, OSError, ImportError) as error:  # what the user can mend
         print(f"{family}: {error}", file=sys.stderr)

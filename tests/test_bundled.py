@@ -64,4 +64,4 @@ def test_it_has_learned_the_photos_it_was_trained_on():
     """Not a measure of quality (that is in the card, on photos not trained on): the bundled file is the trained one."""
     data = open_dataset(f"coco-panoptic:{SHARED / 'data/coco128_panoptic'}:val", classes="supercategory")
     report = evaluate(weights.create_predictor(DEMO), data.subset(range(0, 100, 5)), ["panoptic"])
-    assert report["panoptic"]["PQ"] > 0.08  # 0.101; its PQ on all 27 classes is low, most of which it never names
+    assert report["panoptic"]["PQ"] > 0.10  # 0.146; its PQ on all 27 classes is low, most of which it never names

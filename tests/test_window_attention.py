@@ -26,11 +26,14 @@ def test_equals_textbook(shift, qkv_bias, size, monkeypatch):
     monkeypatch.setattr(windows, "TOKENS", 3 * SIDE**2 + 1)  # three windows at a time, the last time fewer
     qkv, proj, bias = parts_of_attention(qkv_bias)
     x = torch.randn(2, *size, CHANNELS, dtype=torch.float64, requires_grad=True)
-    textbook = partial(windows.attention_part, partial(linear, qkv), partial(linear, proj), bias)
+    textbook = partial(windows.window_attention, partial(linear, qkv), partial(linear, proj), bias)
     by_parts = partial(windows.WindowAttention.apply, qkv.weight, qkv.bias, proj.weight, proj.bias, bias)
     expected = windows.in_windows(textbook, x, SIDE, shift)
     found = windows.in_windows(by_parts, x, SIDE, shift)
     assert (found - expected).abs().max() <= 1e-12
+    with torch.no_grad():
+        in_parts = windows.in_windows(textbook, x, SIDE, shift)
+    assert (in_parts - expected).abs().max() <= 1e-12
     leaves, seed = [x, bias, *qkv.parameters(), *proj.parameters()], torch.randn_like(expected)
     pairs = zip(torch.autograd.grad(found, leaves, seed), torch.autograd.grad(expected, leaves, seed), strict=True)
     for a, b in pairs:

@@ -23,7 +23,7 @@ def test_equals_pytorch(size, layout, monkeypatch):
         assert (found - expected).abs().max() <= 3e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (3, 5), (17, 30)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 12), (17, 30)], ids=str)
 @pytest.mark.parametrize("frozen", ["nothing", "weight", "values"])
 def test_gradients_equal_pytorch(size, frozen, monkeypatch):
     monkeypatch.setattr(winograd, "TILES", 7)

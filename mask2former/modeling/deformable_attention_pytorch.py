@@ -131,12 +131,11 @@ def products_with_rows(grad: Tensor, table: Tensor, index: Tensor) -> Tensor:
         starts = torch.arange(0, G * K + 1, K, dtype=index.dtype)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # "Sparse CSR tensor support is in beta state"
-            values = grad.new_zeros(G, K)
             places = torch.sparse_csr_tensor(
-                starts, index.flatten(), values.flatten(), (G, len(table)), check_invariants=False
+                starts, index.flatten(), grad.new_zeros(G * K), (G, len(table)), check_invariants=False
             )
-            torch.sparse.sampled_addmm(places, grad, table.T, beta=0.0, out=places)
-            return values
+            torch.sparse.sampled_addmm(places, grad, table.T, beta=0.0, out=places)  # in place: no copy of the indices
+            return places.values().view(G, K)
     index = index.long() if grad.is_cuda else index
     bags = torch.arange(G, device=index.device, dtype=index.dtype)
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(

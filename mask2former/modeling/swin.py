@@ -4,7 +4,7 @@ timm builds the network and holds its weights, but its own forward shrinks windo
 and rolls a map before padding it. Here, at every size: windows keep their size, every odd block shifts, and the map is
 padded with zeros first and rolled then. Padded tokens are attended to.
 
-Shape letters: B images, H × W a stage's map, C its channels, M heads, w the window's side, T = w² tokens of a window.
+Shape letters: B images, H × W a stage's map, C its channels. The attention itself is in `window_attention.py`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def swin_maps(swin: SwinTransformer, pixel_values: Tensor) -> list[Tensor]:
 
 
 class PaddedFirstBlock(SwinTransformerBlock):
-    """timm's block, its modules and parameters, with the attention of this file."""
+    """timm's block, its modules and parameters, padded before it is rolled."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C)."""

@@ -73,23 +73,15 @@ def window_attention(
     qkv, proj: the two linear layers. region: (n, T) int, which part of a shifted window a token belongs to; tokens of
     two parts are no neighbours in the map, and do not see each other.
     """
+
+    def attend(x: Tensor, region: Tensor | None) -> Tensor:
+        q, k, v = qkv(x).unflatten(-1, (3, bias.shape[1], -1)).permute(2, 0, 3, 1, 4)  # (n, M, T, D)
+        added = bias if region is None else bias + between_regions(region, bias)
+        return proj(F.scaled_dot_product_attention(q, k, v, added).transpose(1, 2).flatten(2))
+
     if x.is_cpu and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return torch.cat([attention_part(qkv, proj, bias, *part) for part in parts(x, region)])
-    return attention_part(qkv, proj, bias, x, region)
-
-
-def attention_part(
-    qkv: Callable[[Tensor], Tensor],
-    proj: Callable[[Tensor], Tensor],
-    bias: Tensor,
-    x: Tensor,
-    region: Tensor | None,
-) -> Tensor:
-    """`window_attention` of all windows at once."""
-    q, k, v = qkv(x).unflatten(-1, (3, bias.shape[1], -1)).permute(2, 0, 3, 1, 4)  # (n, M, T, D)
-    if region is not None:
-        bias = bias + between_regions(region, bias)
-    return proj(F.scaled_dot_product_attention(q, k, v, bias).transpose(1, 2).flatten(2))
+        return torch.cat([attend(*part) for part in parts(x, region)])
+    return attend(x, region)
 
 
 class WindowAttention(torch.autograd.Function):
