@@ -68,7 +68,7 @@ def step_of(
     """A function that makes one training step of "ours" or "transformers" and returns its seconds by part."""
     model = models.load(name, folder, device).train().requires_grad_(True)
     pixel_values, targets = batch(side, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.05, fused=True)
     criterion = Criterion(CLASSES).to(device)
     if recompute:
         checkpoint_activations(model)

@@ -105,7 +105,7 @@ def train(
     parallel = run.parallelize(learner, settings.shard)
     lr = settings.lr or scaled_lr(settings.batch_size)
     groups = parameter_groups(learner, lr, settings.weight_decay, settings.backbone_multiplier)
-    optimizer = torch.optim.AdamW(groups, lr)
+    optimizer = torch.optim.AdamW(groups, lr, fused=True)  # one pass over weights, gradients and moments
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
