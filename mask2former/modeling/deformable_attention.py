@@ -69,7 +69,7 @@ class MultiScaleDeformableAttention(nn.Module):
         locations = reference_points + affine(query, weight, bias).unflatten(-1, (2, *points))  # (B, N, 2, M, L, P)
         logits = linear(self.attention_weights, query).mT.unflatten(1, (self.num_heads, -1))  # (B, M, L · P, N)
         # Softmax over L · P together; along twelve neighbours in memory it is five times slower on a CPU.
-        weights = logits.softmax(2).flatten(1, 2).mT.contiguous().unflatten(2, points)  # (B, N, M, L, P)
+        weights = logits.softmax(2).flatten(1, 2).mT.unflatten(2, points)  # (B, N, M, L, P)
         sampled = multi_scale_deformable_sampling(value, shapes, locations, weights)
         return linear(self.output_projection, sampled)
 

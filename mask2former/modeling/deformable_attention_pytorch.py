@@ -73,7 +73,7 @@ class Corners:
         xy = torch.clamp(xy, torch.full_like(self.largest, -1), self.largest)
         corner = xy.floor()
         self.right_share, self.bottom_share = (xy - corner).unbind(2)  # (B, N, M · L · P)
-        self.weights = weights.flatten(2)
+        self.weights = weights.contiguous().flatten(2)
 
         # Rows of the table are (image, position, head): one step right is M rows, one step down M · (W + 2).
         left, top = corner.int().unbind(2)

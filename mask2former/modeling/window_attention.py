@@ -2,9 +2,10 @@
 
 All windows' queries, keys and values at once are new memory, page by page, at every call; those of a few windows stay
 in the cache. So inference and training on a CPU work on some windows after another, and training keeps nothing but the
-input: the backward pass, written out here, computes the attention again. PyTorch's compiler, which would take all
-windows at once, gets the whole as one operator in inference. On other devices, under autocast, in training inside the
-compiler and with layers that are no plain `nn.Linear` it is the textbook form.
+input (where it is `WIDE`, also queries, keys and values): the backward pass, written out here, computes the attention
+again. PyTorch's compiler, which would take all windows at once, gets the whole as one operator in inference. On other
+devices, under autocast, in training inside the compiler and with layers that are no plain `nn.Linear` it is the
+textbook form.
 
 Shape letters: B images, H × W a stage's map, C its channels, M heads, D = C / M, w the window's side, T = w² tokens of
 a window, n windows.
@@ -22,7 +23,7 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mask2former.modeling.linear import affine, is_compiled_inference, is_plain, linear, on_plain_cpu, product
+from mask2former.modeling.linear import WIDE, affine, is_compiled_inference, is_plain, linear, on_plain_cpu, product
 
 TOKENS = 3200  # in the windows that are attended to at once on a CPU
 
@@ -89,15 +90,22 @@ class WindowAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor, bias: Tensor, x: Tensor, region):
-        ctx.save_for_backward(w1, b1, w2, bias, x, region)
-        return window_attention(
-            partial(affine, weight=w1, bias=b1), partial(affine, weight=w2, bias=b2), bias, x, region
-        )
+        kept = []
+
+        def qkv(part: Tensor) -> Tensor:
+            y = affine(part, w1, b1)
+            if x.shape[2] >= WIDE:
+                kept.append(y)
+            return y
+
+        out = window_attention(qkv, partial(affine, weight=w2, bias=b2), bias, x, region)
+        ctx.save_for_backward(w1, b1, w2, bias, x, region, *kept)
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        w1, b1, w2, bias, x, region = ctx.saved_tensors
+        w1, b1, w2, bias, x, region, *kept = ctx.saved_tensors
         C, M, T = x.shape[2], *bias.shape[1:3]
         scale = (C // M) ** -0.5
         to_input, to_attended = w1.t().contiguous(), w2.t().contiguous()
@@ -108,10 +116,13 @@ class WindowAttention(torch.autograd.Function):
         def heads(rows: Tensor) -> Tensor:  # (n · T, C) → (n · M, T, D)
             return rows.view(-1, T, M, C // M).transpose(1, 2).reshape(-1, T, C // M)
 
-        for (part, part_region), grad_part, out in zip(parts(x, region), split(grad), split(grad_x), strict=True):
+        work = zip(parts(x, region), split(grad), split(grad_x), kept or repeat(None), strict=False)
+        for (part, part_region), grad_part, out, qkv in work:
             x_rows, grad_rows = part.flatten(0, 1), grad_part.flatten(0, 1)  # (n · T, C)
-            q, k, v = (heads(t) for t in product(x_rows, w1, b1).chunk(3, dim=1))
-            logits = torch.bmm(q.mul_(scale), k.mT).view(-1, M, T, T).add_(bias)
+            qkv = product(x_rows, w1, b1) if qkv is None else qkv.flatten(0, 1)
+            q, k, v = (heads(t) for t in qkv.chunk(3, dim=1))
+            q = q * scale
+            logits = torch.bmm(q, k.mT).view(-1, M, T, T).add_(bias)
             if part_region is not None:
                 logits += between_regions(part_region, bias)
             shares = logits.softmax(3).flatten(0, 1)  # (n · M, T, T)
