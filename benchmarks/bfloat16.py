@@ -15,7 +15,7 @@ from benchmarks.photos import MISSING, has_demo, photos
 from benchmarks.report import Row
 from benchmarks.settings import Settings
 
-COUNT, QUICK_COUNT = 128, 8
+COUNT, QUICK_COUNT = 128, 2
 
 
 def rows(settings: Settings) -> Iterator[Row | str]:
