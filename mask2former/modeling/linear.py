@@ -13,8 +13,6 @@ Shape letters: … any leading dimensions, N rows of all of them, I channels in,
 
 from __future__ import annotations
 
-from itertools import repeat
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -174,8 +172,9 @@ class FeedForwardFunction(torch.autograd.Function):
         to_hidden, to_input = w2.t().contiguous(), w1.t().contiguous()
         grad_w1, grad_b1, grad_w2, grad_b2 = (torch.zeros_like(w) for w in (w1, b1, w2, w2[:, 0]))
         grad_x = torch.empty_like(x)
-        parts = (t.flatten(0, -2).split(ROWS) for t in (x, grad.contiguous(), grad_x))
-        for x_rows, grad_rows, out_rows, before in zip(*parts, kept or repeat(None), strict=False):
+        parts = [t.flatten(0, -2).split(ROWS) for t in (x, grad.contiguous(), grad_x)]
+        parts.append(kept or [None] * len(parts[0]))
+        for x_rows, grad_rows, out_rows, before in zip(*parts, strict=True):
             if before is None:
                 before = product(x_rows, w1, b1)  # (ROWS, H)
             grad_hidden = GRADIENTS[ctx.activation](product(grad_rows, to_hidden), before)

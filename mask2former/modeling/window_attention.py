@@ -116,7 +116,9 @@ class WindowAttention(torch.autograd.Function):
         def heads(rows: Tensor) -> Tensor:  # (n · T, C) → (n · M, T, D)
             return rows.view(-1, T, M, C // M).transpose(1, 2).reshape(-1, T, C // M)
 
-        work = zip(parts(x, region), split(grad), split(grad_x), kept or repeat(None), strict=False)
+        grad_parts = split(grad)
+        kept = kept or [None] * len(grad_parts)
+        work = zip(parts(x, region), grad_parts, split(grad_x), kept, strict=True)
         for (part, part_region), grad_part, out, qkv in work:
             x_rows, grad_rows = part.flatten(0, 1), grad_part.flatten(0, 1)  # (n · T, C)
             qkv = product(x_rows, w1, b1) if qkv is None else qkv.flatten(0, 1)
