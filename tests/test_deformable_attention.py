@@ -114,3 +114,24 @@ def test_module_equals_the_original():
     centres = centres.transpose(2, 3)[:, :, :, None, :, None]
     out = module(stored["query"], centres, stored["input_flatten"], shapes)
     assert (out - stored["out"]).abs().max() <= 1e-9 * stored["out"].abs().max()
+
+
+@torch.no_grad()
+def test_compiled_inference_is_one_operator():
+    """Whose sizes are free: other shapes compile nothing anew."""
+    seen = []
+
+    def look(graph, _):
+        seen.append({node.target for node in graph.graph.nodes})
+        return graph
+
+    def forward(value, locations, weights, sizes):
+        return multi_scale_deformable_sampling(value, sizes, locations, weights)
+
+    compiled = torch.compile(forward, fullgraph=True, backend=look, dynamic=True)
+    for shapes in (SHAPES, [(5, 6), (11, 9), (21, 17)], [(4, 4), (8, 8), (16, 16)]):
+        value, _, locations, weights = sampling_inputs(shapes, dtype=torch.float32)
+        expected = multi_scale_deformable_sampling(value, shapes, locations, weights)
+        assert torch.equal(compiled(value, locations, weights, shapes), expected)
+    (targets,) = seen
+    assert any("deformable_sampling_pytorch" in str(target) for target in targets)

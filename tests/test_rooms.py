@@ -19,7 +19,7 @@ LEVELS = {
             mask2former.structures mask2former.allocator mask2former.data.window mask2former.evaluation.gather
             mask2former.inference.packed_masks mask2former.modeling.config
             mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
-            mask2former.modeling.linear
+            mask2former.modeling.linear mask2former.modeling.shifted_windows
             mask2former.modeling.winograd mask2former.training.interruption mask2former.training.log
             mask2former.training.optimizer
             mask2former.training.points mask2former.training.processes oneformer.config oneformer.tasks

@@ -52,3 +52,13 @@ def test_steps_aside():
     for options in others:
         assert not pays(nn.Conv2d(64, 64, 3, **options), x)
     assert not pays(nn.Conv2d(16, 64, 3, padding=1), x)
+
+
+@torch.no_grad()
+def test_compiled_inference_takes_the_same_way():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 72, 3, padding=1)
+    compiled = torch.compile(lambda x: convolve_3x3(layer, x), fullgraph=True, backend="aot_eager", dynamic=True)
+    for size in ((8, 12), (17, 30), (9, 5)):
+        x = torch.randn(2, 64, *size)
+        assert torch.equal(compiled(x), convolve_3x3(layer, x)) and not torch.equal(compiled(x), layer(x))

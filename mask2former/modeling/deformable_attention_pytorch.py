@@ -21,42 +21,62 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mask2former.modeling.linear import is_compiled_inference
+
 
 def sample(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """The contract of `deformable_attention.multi_scale_deformable_sampling`."""
-    table, starts = framed_table(value, shapes)
+    if value.is_cpu and is_compiled_inference():
+        return sampling_operator(value, [n for shape in shapes for n in shape], locations, weights)
     if torch.is_grad_enabled() and (value.requires_grad or locations.requires_grad or weights.requires_grad):
-        return Sampling.apply(table, locations, weights, shapes, starts)
-    index, shares = Corners(table, locations, weights, shapes, starts).flat()
-    return add_rows(table, index, shares).view(*locations.shape[:2], -1)  # (B, N, M · D)
+        return Sampling.apply(value, locations, weights, shapes)
+    return sampled(framed_table(value, shapes), locations, weights, shapes)
+
+
+@torch.library.custom_op("mask2former::deformable_sampling_pytorch", mutates_args=())
+def sampling_operator(value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+    """`sample` as one node of a compiled graph in inference on a CPU, where the compiler's own code is slower."""
+    return sample(value, list(zip(sizes[::2], sizes[1::2], strict=True)), locations, weights)
+
+
+@sampling_operator.register_fake
+def _(value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+    return value.new_empty(*locations.shape[:2], value.shape[2:].numel())
+
+
+def sampled(table: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
+    """The weighted sums of the table's rows (B, N, M · D), without gradient."""
+    index, shares = Corners(table, locations, weights, shapes).flat()
+    return add_rows(table, index, shares).view(*locations.shape[:2], -1)
 
 
 class Sampling(torch.autograd.Function):
-    """Weighted sums of the table's rows, differentiable in the table, the locations and the weights."""
+    """`sample` with gradients in the values, the locations and the weights."""
 
     @staticmethod
-    def forward(ctx, table: Tensor, locations: Tensor, weights: Tensor, shapes, starts) -> Tensor:
+    def forward(ctx, value: Tensor, locations: Tensor, weights: Tensor, shapes) -> Tensor:
+        table = framed_table(value, shapes)
         ctx.save_for_backward(table, locations, weights)
-        ctx.layout = shapes, starts
-        index, shares = Corners(table, locations, weights, shapes, starts).flat()
-        return add_rows(table, index, shares).view(*locations.shape[:2], -1)
+        ctx.shapes = shapes
+        return sampled(table, locations, weights, shapes)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         table, locations, weights = ctx.saved_tensors
-        corners = Corners(table, locations, weights, *ctx.layout)
+        corners = Corners(table, locations, weights, ctx.shapes)
         index, shares = corners.flat()
         grad = grad.contiguous().view(len(index), -1)  # (G, D)
         grad_table = add_to_rows(grad, index, shares, table.shape[:3].numel()).view(table.shape)
+        grad_value = torch.cat([level.flatten(1, 2) for level in interiors(grad_table, ctx.shapes)], dim=1)
         grad_shares = products_with_rows(grad, table.flatten(0, 2), index).view(-1, 4, corners.points)
-        return grad_table, *corners.gradients(grad_shares), None, None
+        return grad_value, *corners.gradients(grad_shares), None
 
 
 class Corners:
     """The four pixels around every point: their rows in the table, and each one's share of the result."""
 
-    def __init__(self, table: Tensor, locations: Tensor, weights: Tensor, shapes, starts: Sequence[int]):
+    def __init__(self, table: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[tuple[int, int]]):
         _, self.N, _, M, L, P = locations.shape
         device = table.device
         self.dtype, self.points, self.locations = table.dtype, L * P, locations
@@ -78,7 +98,9 @@ class Corners:
         # Rows of the table are (image, position, head): one step right is M rows, one step down M · (W + 2).
         left, top = corner.int().unbind(2)
         down = per_level([M * (w + 2) for _, w in shapes], torch.int32)
-        origin = per_level([M * (s + w + 3) for s, (_, w) in zip(starts, shapes, strict=True)], torch.int32)
+        origin = per_level(
+            [M * (s + w + 3) for s, (_, w) in zip(level_starts(shapes), shapes, strict=False)], torch.int32
+        )
         origin = (origin + torch.arange(M, dtype=torch.int32, device=device)[:, None]).flatten()
         image = torch.arange(len(locations), dtype=torch.int32, device=device)[:, None, None] * (table.shape[1] * M)
         self.first = torch.add(torch.addcmul(origin + image, top, down.flatten()), left, alpha=M)  # (B, N, M · L · P)
@@ -174,16 +196,31 @@ def _(grad: Tensor, index: Tensor, shares: Tensor, rows: int) -> Tensor:
     return grad.new_empty(rows, grad.shape[1])
 
 
-def framed_table(value: Tensor, shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, list[int]]:
-    """Each level with a frame of zeros one pixel wide, one after another: (B, S', M, D), and where each one starts.
+def framed_table(value: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
+    """Each level with a frame of zeros one pixel wide, one after another: (B, S, M, D) → (B, S', M, D).
 
     A location clamped to x = W has its left pixel in the frame and its right one, of weight zero, just beyond: in the
     next row or level, or, after the last level, in the rows of zeros added at the end.
     """
-    levels, starts, start = [], [], 0
-    for level, (height, width) in zip(value.split([h * w for h, w in shapes], dim=1), shapes, strict=True):
-        levels.append(F.pad(level.unflatten(1, (height, width)), (0, 0, 0, 0, 1, 1, 1, 1)).flatten(1, 2))
-        starts.append(start)
-        start += (height + 2) * (width + 2)
-    beyond = value.new_zeros(value.shape[0], shapes[-1][1] + 4, *value.shape[2:])
-    return torch.cat([*levels, beyond], dim=1), starts
+    B, _, M, D = value.shape
+    beyond = shapes[-1][1] + 4
+    table = value.new_zeros(B, level_starts(shapes)[-1] + beyond, M, D)
+    levels = value.split([h * w for h, w in shapes], dim=1)
+    for interior, level in zip(interiors(table, shapes), levels, strict=True):
+        interior.copy_(level.unflatten(1, interior.shape[1:3]))
+    return table
+
+
+def interiors(table: Tensor, shapes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Views (B, H_l, W_l, M, D) of the levels inside their frames."""
+    starts = level_starts(shapes)
+    framed = (table[:, start:end] for start, end in zip(starts, starts[1:], strict=False))
+    return [t.unflatten(1, (h + 2, w + 2))[:, 1:-1, 1:-1] for t, (h, w) in zip(framed, shapes, strict=True)]
+
+
+def level_starts(shapes: Sequence[tuple[int, int]]) -> list[int]:
+    """The position in the framed table where each level starts, and where the last one ends."""
+    starts = [0]
+    for height, width in shapes:
+        starts.append(starts[-1] + (height + 2) * (width + 2))
+    return starts

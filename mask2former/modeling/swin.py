@@ -19,7 +19,8 @@ from timm.models.swin_transformer import PatchMerging, SwinTransformer, SwinTran
 from torch import Tensor, nn
 
 from mask2former.modeling.linear import feed_forward, linear
-from mask2former.modeling.window_attention import padding, shifted_window_attention
+from mask2former.modeling.shifted_windows import padding
+from mask2former.modeling.window_attention import shifted_window_attention
 
 
 def create_swin(name: str, options: Mapping[str, Any], drop_path_rate: float, pretrained: bool) -> SwinTransformer:

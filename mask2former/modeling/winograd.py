@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mask2former.modeling.linear import is_compiled_inference
+
 TILES = 256  # worked on at once
 FEWEST_CHANNELS = 64  # below, the mapping there and back costs more than the products save
 
@@ -34,8 +36,22 @@ def convolve_3x3(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """layer(x), (B, C, H, W) → (B, N, H, W), for a 3 × 3 convolution with padding 1; by Winograd where it pays."""
     if not pays(layer, x):
         return layer(x)
-    out = Convolution.apply(x, layer.weight) if torch.is_grad_enabled() else convolve(x, layer.weight)
+    if torch.compiler.is_compiling():
+        out = convolve_operator(x, layer.weight).permute(0, 3, 1, 2)
+    else:
+        out = Convolution.apply(x, layer.weight) if torch.is_grad_enabled() else convolve(x, layer.weight)
     return out if layer.bias is None else out + layer.bias[:, None, None]
+
+
+@torch.library.custom_op("mask2former::convolve_3x3", mutates_args=())
+def convolve_operator(x: Tensor, weight: Tensor) -> Tensor:
+    """`convolve` as one node of a compiled graph in inference: (B, C, H, W), (N, C, 3, 3) → (B, H, W, N)."""
+    return convolve(x, weight).permute(0, 2, 3, 1).contiguous()
+
+
+@convolve_operator.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], *x.shape[2:], len(weight))
 
 
 class Convolution(torch.autograd.Function):
@@ -91,11 +107,14 @@ def sums_of_values(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """An image (H, W, C), some rows of tiles at a time: which rows of results they give, and their sums (36, t, C)."""
     H, W, C = image.shape
     down, across = -(-H // 4), -(-W // 4)
-    image = F.pad(image, (0, 0, 1, 4 * across + 1 - W, 1, 4 * down + 1 - H))  # (4 · down + 2, 4 · across + 2, C)
+    padded = image.new_empty(4 * down + 2, 4 * across + 2, C)
+    for border in (padded[0], padded[H + 1 :], padded[1 : H + 1, 0], padded[1 : H + 1, W + 1 :]):
+        border.zero_()
+    padded[1 : H + 1, 1 : W + 1] = image
     step = max(1, TILES // across)
     for top in range(0, down, step):
         bottom = min(top + step, down)
-        tiles = image[4 * top : 4 * bottom + 2].unfold(0, 6, 4).unfold(1, 6, 4)  # (rows, across, C, 6, 6)
+        tiles = padded[4 * top : 4 * bottom + 2].unfold(0, 6, 4).unfold(1, 6, 4)  # (rows, across, C, 6, 6)
         sums = matrices(image.dtype)[0] @ tiles.permute(3, 4, 0, 1, 2).reshape(36, -1)  # (36, t · C)
         yield slice(4 * top, 4 * bottom), sums.view(36, -1, C)
 
@@ -110,7 +129,7 @@ def pays(layer: nn.Conv2d, x: Tensor) -> bool:
         x.is_cpu
         and x.dtype == layer.weight.dtype
         and x.dtype in (torch.float32, torch.float64)
-        and not torch.compiler.is_compiling()
+        and (is_compiled_inference() or not torch.compiler.is_compiling())
         and not torch.is_autocast_enabled("cpu")
         and type(layer) is nn.Conv2d
         and not (layer._forward_hooks or layer._forward_pre_hooks)

@@ -1,0 +1,111 @@
+"""The windows of a map (Swin, Liu et al. 2021, §3.2): cut out and put together again, all at once or some at a time.
+
+A map is padded with zeros at the bottom and right to whole windows and, in odd blocks, rolled by half a window. That
+brings together, in the last window of a row and of a column, regions that are no neighbours in the map.
+
+Shape letters: B images, H × W a map, C its channels, w the window's side, T = w² places of a window, n windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def in_windows(attend: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, side: int, shift: int) -> Tensor:
+    """attend(windows (n, T, C), region (n, T) or None) → (n, T, C), for all windows of a map (B, H, W, C) at once."""
+    B, H, W, C = x.shape
+    rows, columns = H + padding(H, side), W + padding(W, side)  # of the padded map
+    region = shift_regions(rows, columns, side, shift, x.device).repeat(B, 1) if shift else None  # (n, T)
+    x = attend(cut(x, side, shift), region)
+    x = x.view(B, rows // side, columns // side, side, side, C).transpose(2, 3).reshape(B, rows, columns, C)
+    if shift:
+        x = torch.roll(x, (shift, shift), dims=(1, 2))
+    return crop(x, H, W)
+
+
+class SomeWindows:
+    """Some windows, and which tokens of the maps they hold.
+
+    count: of windows. rows: those tokens, as rows of all maps (B · H · W, C). places: where they stand among the
+    count · T places of the windows, None if there are no others, that is no padding. region (count, T): see
+    `shift_regions`, None if no window holds two.
+    """
+
+    def __init__(self, tokens: Tensor, region: Tensor | None):
+        """tokens (count, T): the row of the token at each place, −1 at padding."""
+        self.count, self.region = len(tokens), region
+        self.rows, self.places = tokens.flatten(), None
+        if (self.rows < 0).any():
+            self.places = (self.rows >= 0).nonzero().flatten()
+            self.rows = self.rows[self.places]
+        self.size = tokens.numel()
+
+    def spread(self, values: Tensor, at_padding: Tensor | None = None) -> Tensor:
+        """Values of the tokens (rows, C) → of all places (count · T, C); `at_padding` (C,) or zeros elsewhere."""
+        if self.places is None:
+            return values
+        out = values.new_zeros(self.size, values.shape[1])
+        if at_padding is not None:
+            out += at_padding
+        return out.index_copy_(0, self.places, values)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Values of all places (count · T, C) → of the tokens (rows, C)."""
+        return values if self.places is None else values.index_select(0, self.places)
+
+
+def some_windows(x: Tensor, side: int, shift: int, most: int, most_at_borders: int) -> Iterator[SomeWindows]:
+    """All windows of a map (B, H, W, C), `most` at a time; of those with padding or two regions `most_at_borders`."""
+    B, H, W, _ = x.shape
+    tokens = torch.arange(B * H * W, device=x.device).view(B, H, W, 1)
+    tokens = cut(tokens, side, shift, fill=-1).flatten(1)  # (n, T)
+    at_border, region = (tokens < 0).any(1), None
+    if shift:
+        region = shift_regions(H + padding(H, side), W + padding(W, side), side, shift, x.device).repeat(B, 1)
+        at_border |= (region != region[:, :1]).any(1)
+    for windows in (~at_border).nonzero().flatten().split(most):
+        if len(windows):
+            yield SomeWindows(tokens[windows], None)
+    for windows in at_border.nonzero().flatten().split(most_at_borders):
+        if len(windows):
+            yield SomeWindows(tokens[windows], region[windows] if shift else None)
+
+
+def cut(x: Tensor, side: int, shift: int, fill: int = 0) -> Tensor:
+    """(B, H, W, C) → (n, T, C): padded with `fill`, rolled by `shift`, cut into windows."""
+    B, H, W, C = x.shape
+    x = F.pad(x, (0, 0, 0, padding(W, side), 0, padding(H, side)), value=fill)
+    if shift:
+        x = torch.roll(x, (-shift, -shift), dims=(1, 2))
+    return x.view(B, x.shape[1] // side, side, x.shape[2] // side, side, C).transpose(2, 3).reshape(-1, side * side, C)
+
+
+def shift_regions(rows: int, columns: int, side: int, shift: int, device: torch.device) -> Tensor:
+    """(n, T) int: which region of its window each place of a rolled map of `rows` × `columns` belongs to."""
+
+    def regions(length: int) -> Tensor:  # (windows, side): which of the two regions a line of pixels belongs to
+        return (torch.arange(length, device=device) >= length - shift).view(-1, side)
+
+    row, column = regions(rows), regions(columns)
+    return (row[:, None, :, None] * 2 + column[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """The top left of a map (B, H, W, C), as a view; inside the compiler as a copy, fused with what follows.
+
+    Whether a cropped view is contiguous depends on whether anything was cut off, and a compiler that asks makes graphs
+    of their own for sizes that need no padding.
+    """
+    if not torch.compiler.is_compiling():
+        return x[:, :height, :width]
+    rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+    return x.index_select(1, rows).index_select(2, columns)
+
+
+def padding(length: int, multiple: int) -> int:
+    """What is missing to the next multiple. (Written without %, which symbolic sizes simplify less well.)"""
+    return -(-length // multiple) * multiple - length
