@@ -16,7 +16,8 @@ from mask2former.evaluation.evaluator import check_classes, evaluate, headline
 from mask2former.evaluation.instance import NAMES, MaskAveragePrecision
 from mask2former.evaluation.panoptic import PanopticQuality
 from mask2former.evaluation.semantic import MeanIoU
-from mask2former.inference.predictor import Prediction, Predictor
+from mask2former.inference.prediction import Prediction
+from mask2former.inference.predictor import Predictor
 from mask2former.inference.segmentation import Segmentation
 from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.modeling.model import Mask2Former

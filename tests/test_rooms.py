@@ -17,7 +17,7 @@ LEVELS = {
     for level, names in {
         0: """
             mask2former.structures mask2former.allocator mask2former.data.window mask2former.evaluation.gather
-            mask2former.inference.packed_masks mask2former.modeling.config
+            mask2former.inference.packed_masks mask2former.inference.side_thread mask2former.modeling.config
             mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
             mask2former.modeling.linear mask2former.modeling.shifted_windows
             mask2former.modeling.winograd mask2former.training.interruption mask2former.training.log
@@ -45,8 +45,8 @@ LEVELS = {
         """,
         3: """
             mask2former.data.dataset mask2former.data.label_space mask2former.inference.formats
-            mask2former.inference.segmentation mask2former.modeling.model oneformer.losses
-            oneformer.transformer_decoder weights.hub_config
+            mask2former.inference.prediction mask2former.inference.segmentation mask2former.modeling.model
+            oneformer.losses oneformer.transformer_decoder weights.hub_config
         """,
         4: """
             mask2former.data.cityscapes mask2former.data.coco mask2former.data.folder mask2former.data.joined
@@ -63,7 +63,8 @@ LEVELS = {
             weights.convert
         """,
         8: """
-            mask2former.commands.evaluate mask2former.commands.inspect mask2former.commands.options
+            mask2former.commands.evaluate mask2former.commands.inspect mask2former.commands.lessons
+            mask2former.commands.options
             mask2former.commands.predict mask2former.commands.train
         """,
         9: """

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mask2former.commands.lessons import create_model, lessons, named, open_data, tasks_to_teach
 from mask2former.commands.options import (
-    class_choice,
     data_options,
     device_or_default,
     first_alone,
@@ -21,10 +21,8 @@ from mask2former.commands.options import (
 
 if TYPE_CHECKING:
     from torch import nn
-    from torch.utils.data import Dataset
 
     from mask2former.data.dataset import SegmentationDataset
-    from mask2former.structures import ClassInfo
     from mask2former.training.trainer import Settings
 
 POINTS = 12544  # the papers', of each mask
@@ -196,111 +194,6 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
-def open_data(options: argparse.Namespace) -> tuple[SegmentationDataset, SegmentationDataset | None]:
-    """The photos to train on, and those to evaluate on, whose classes must be the same."""
-    from mask2former.data.datasets import open_dataset
-    from mask2former.data.inspect import spread
-
-    classes = class_choice(options.classes)
-    data = open_dataset(options.data, "train", classes, options.background)
-    if not options.val_data:
-        return data, None
-    val = open_dataset(options.val_data, "val", classes, options.background)
-    if [c.name for c in val.classes] != [c.name for c in data.classes]:
-        raise ValueError(
-            f"--data has {named(data.classes)}; --val-data has {named(val.classes)}: expected the same in the same "
-            "order, which --classes can choose"
-        )
-    return data, val.subset(spread(len(val), options.val_limit)) if options.val_limit else val
-
-
-def create_model(options: argparse.Namespace, classes: tuple[ClassInfo, ...]) -> nn.Module:
-    """The network to train, for these classes, with the weights that the options say."""
-    import torch
-
-    import weights
-    from weights.backbone_file import load_backbone
-    from weights.checkpoint import build_model
-    from weights.compact import COMPACT, compact_config
-
-    torch.manual_seed(options.seed)  # all processes begin with the same fresh weights
-    file = options.backbone_weights if options.backbone_weights != "imagenet" else None
-    if options.model == COMPACT:
-        config = compact_config(options.family, classes)
-        if config.family == "oneformer":
-            config = replace(config, text_branch=True)
-        try:
-            model = build_model(config, pretrained_backbone=not (options.random or file))
-        except OSError as error:
-            raise OSError(f"{error} Or give a file: --backbone-weights FILE, or nothing: --random") from error
-    else:
-        pretrained = not (options.random or file) and ("backbone" if options.backbone_weights else True)
-        branch = {"text_branch": True} if family_of(options.model, options.family) == "oneformer" else {}
-        model = weights.create_model(options.model, pretrained, classes=classes, **branch)
-    if file:
-        load_backbone(model, file)
-    return model
-
-
-def family_of(source: str, otherwise: str) -> str:
-    """Whether a model is a Mask2Former or a OneFormer, as far as that can be told before it is there."""
-    from weights.checkpoint import read_config
-    from weights.zoo import find_model
-
-    if Path(source).exists():
-        return read_config(Path(source)).family
-    published = find_model(source)
-    return published.family if published else otherwise
-
-
-def tasks_to_teach(wanted: list[str] | None, family: str, data: SegmentationDataset) -> list[str]:
-    """The tasks that give the targets: one for a Mask2Former, any number for a OneFormer."""
-    if family == "oneformer":
-        tasks = wanted or list(data.tasks)
-    else:
-        tasks = wanted or ["panoptic" if "panoptic" in data.tasks else data.tasks[0]]
-        if len(tasks) > 1:
-            raise ValueError(
-                f"--task {' '.join(tasks)}: a Mask2Former learns from one kind of targets; panoptic ones teach it all "
-                "three tasks, or train a OneFormer"
-            )
-    missing = [task for task in tasks if task not in data.tasks]
-    if missing:
-        raise ValueError(f"--task {missing[0]}: {data.name} can teach {', '.join(data.tasks)} alone")
-    return tasks
-
-
-def lessons(
-    options: argparse.Namespace, model: nn.Module, data: SegmentationDataset, tasks: list[str]
-) -> tuple[Dataset, nn.Module]:
-    """What the trainer takes: pictures with targets, and the criterion."""
-    from mask2former.data.transforms import ColorDistortion, ScaleJitter, training_transform
-    from mask2former.training.losses import Criterion
-
-    is_oneformer = model.config.family == "oneformer"
-    segments = "panoptic" if is_oneformer else tasks[0]  # a OneFormer's tasks are drawn from all segments
-    data.transform = training_transform(data.recipe, options.size, segments, model.config.protocol)
-    if options.jitter:
-        sides = options.size if isinstance(options.size, tuple) else (options.size, options.size)
-        data.transform.crop = ScaleJitter(sides, tuple(options.jitter))
-    if options.color:
-        data.transform.color = ColorDistortion()
-    criterion = Criterion(len(data.classes), num_points=options.points)
-    if not is_oneformer:
-        return data, criterion
-
-    from oneformer.losses import OneFormerCriterion
-    from oneformer.targets import TaskDataset
-    from oneformer.tokenizer import Tokenizer
-
-    config = model.config
-    if not config.text_branch:
-        raise ValueError(f"{options.model} is a OneFormer: train it with `oneformer train`")
-    tokenizer = Tokenizer(config.text_context_length)
-    texts = config.num_queries - config.text_contexts
-    return TaskDataset(data, data.classes, tokenizer, texts, tasks), OneFormerCriterion(criterion)
-
-
 def require_extras(tasks: list[str], tensorboard: bool) -> None:
     """Complain before the work, not after it, that a library is missing."""
     if "instance" in tasks:
@@ -318,8 +211,3 @@ def summary(model: nn.Module, data: SegmentationDataset, val: SegmentationDatase
         f"train on {data.name}: {len(data)} photos, {', '.join(tasks)}, {named(data.classes)}",
     ]
     return "\n".join(lines + ([f"evaluate on {val.name}: {len(val)} photos"] if val else []))
-
-
-def named(classes: tuple[ClassInfo, ...]) -> str:
-    names = [c.name for c in classes]
-    return f"{len(names)} classes ({', '.join(names[:30])}{', …' if len(names) > 30 else ''})"

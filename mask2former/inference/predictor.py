@@ -5,27 +5,24 @@ Shape letters: B photos, h × w the padded input.
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from mask2former.inference import postprocess
 from mask2former.inference.memory import MemoryBudget
 from mask2former.inference.merge import MergedMap, MergedMasks
 from mask2former.inference.network import Clock, compile_network, run_network
+from mask2former.inference.prediction import Prediction
 from mask2former.inference.preprocess import MAX_PIXELS, PhotoError, Preprocess, read_photo
 from mask2former.inference.segmentation import Segmentation
-from mask2former.inference.windows import Window
+from mask2former.inference.side_thread import side_thread
 from mask2former.structures import TASKS, Outputs, PhotoSizes
 
 AHEAD = 2  # batches of photos that are read while the network works
@@ -287,49 +284,6 @@ class Predictor:
                 stacklevel=3,
             )
         return tasks
-
-
-@dataclass
-class Prediction:
-    """One photo on its way through a predictor, and what came of it."""
-
-    source: Any  # the photo as it was given
-    result: Segmentation | dict[str, Segmentation] | None = None
-    error: Exception | None = None  # why there is no result
-    seconds: dict[str, float] = field(default_factory=dict)  # reading, network, post-processing
-    photo: Image.Image | None = None
-    sizes: PhotoSizes | None = None
-    pixel_values: Tensor | None = field(default=None, repr=False)  # until the network has seen them
-    windows: list[Window] = field(default_factory=list, repr=False)  # of a photo that is too large to go whole
-    together: int = 1  # how many of its size may share a batch
-
-    @property
-    def is_read(self) -> bool:
-        """Ready for the network, and not yet through it."""
-        return self.pixel_values is not None or (bool(self.windows) and not self.done)
-
-    @property
-    def done(self) -> bool:
-        return self.result is not None or self.error is not None
-
-    @property
-    def name(self) -> str:
-        return Path(self.source).stem if isinstance(self.source, str | os.PathLike) else "photo"
-
-
-def side_thread(name: str) -> ThreadPoolExecutor:
-    """A thread for work beside the network, whose PyTorch operations take one core each.
-
-    Every Python thread has an OpenMP team of its own, by default as large as the machine. Two such teams on the same
-    cores wait for each other at every operation.
-    """
-    thread, cores = ThreadPoolExecutor(1, name), torch.get_num_threads()
-    # PyTorch's setting is of the thread that calls it, and the default that a thread begins with when it first asks.
-    # So the new thread asks before it sets its own, and the old default is put back afterwards.
-    for step in (torch.get_num_threads, lambda: torch.set_num_threads(1)):
-        thread.submit(step).result()
-    torch.set_num_threads(cores)
-    return thread
 
 
 _END = object()
