@@ -135,3 +135,4 @@ def test_compiled_inference_is_one_operator():
         assert torch.equal(compiled(value, locations, weights, shapes), expected)
     (targets,) = seen
     assert any("deformable_sampling_pytorch" in str(target) for target in targets)
+    assert F.embedding_bag not in targets

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mask2former import Mask2Former, Mask2FormerConfig
+from mask2former.modeling import deformable_attention_pytorch, linear, window_attention, winograd
 from oneformer import OneFormer, OneFormerConfig
 
 TOY = dict(
@@ -152,11 +153,15 @@ def test_compiles_without_graph_breaks(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mask2former_swin_window7", "oneformer_convnext"])
-def test_one_graph_serves_every_size(name):
+@pytest.mark.parametrize("operators", [True, False], ids=["with the CPU's operators", "as on other devices"])
+def test_one_graph_serves_every_size(name, operators, monkeypatch):
     """Compiled for dynamic sizes, three more sizes need no further graph: a recompilation would raise.
 
     In float64, where rounding flips no pixel of an attention mask.
     """
+    if not operators:
+        for part in (linear, window_attention, winograd, deformable_attention_pytorch):
+            monkeypatch.setattr(part, "is_compiled_inference", lambda: False)
     torch._dynamo.reset()
     model = MODELS[name]().eval().double()
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")

@@ -34,13 +34,13 @@ def sample(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, 
 
 
 @torch.library.custom_op("mask2former::deformable_sampling_pytorch", mutates_args=())
-def sampling_operator(value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+def sampling_operator(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
     """`sample` as one node of a compiled graph in inference on a CPU, where the compiler's own code is slower."""
     return sample(value, list(zip(sizes[::2], sizes[1::2], strict=True)), locations, weights)
 
 
 @sampling_operator.register_fake
-def _(value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+def _(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
     return value.new_empty(*locations.shape[:2], value.shape[2:].numel())
 
 
@@ -77,7 +77,7 @@ class Corners:
     """The four pixels around every point: their rows in the table, and each one's share of the result."""
 
     def __init__(self, table: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[tuple[int, int]]):
-        _, self.N, _, M, L, P = locations.shape
+        M, L, P = locations.shape[3:]
         device = table.device
         self.dtype, self.points, self.locations = table.dtype, L * P, locations
         dtype = torch.promote_types(locations.dtype, torch.float32)  # bfloat16 could not tell neighbouring pixels apart

@@ -27,7 +27,7 @@ def sample(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, 
 
 
 @torch.library.custom_op("mask2former::deformable_sampling", mutates_args=())
-def _sample(value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+def _sample(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
     B, N, _, M, L, P = locations.shape
     D = value.shape[3]
     out = torch.empty(B, N, M * D, dtype=value.dtype, device=value.device)
@@ -41,13 +41,13 @@ def _sample(value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor)
 
 
 @_sample.register_fake
-def _(value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor) -> Tensor:
+def _(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
     return value.new_empty(locations.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
 
 
 @torch.library.custom_op("mask2former::deformable_sampling_backward", mutates_args=())
 def _sample_backward(
-    grad: Tensor, value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor
+    grad: Tensor, value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, N, _, M, L, P = locations.shape
     D = value.shape[3]
@@ -63,7 +63,7 @@ def _sample_backward(
 
 
 @_sample_backward.register_fake
-def _(grad: Tensor, value: Tensor, sizes: list[int], locations: Tensor, weights: Tensor):
+def _(grad: Tensor, value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor):
     return torch.empty_like(value), torch.empty_like(locations), torch.empty_like(weights)
 
 
@@ -86,7 +86,7 @@ def _device_of(value: Tensor) -> AbstractContextManager:
     return torch.cuda.device_of(value) if value.is_cuda else nullcontext()
 
 
-def _levels(sizes: list[int], like: Tensor) -> Tensor:
+def _levels(sizes: Sequence[int], like: Tensor) -> Tensor:
     return _levels_on(tuple(sizes), like.device)
 
 

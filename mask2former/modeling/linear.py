@@ -195,7 +195,10 @@ def on_plain_cpu(x: Tensor, weight: Tensor) -> bool:
 
 
 def is_compiled_inference() -> bool:
-    """Whether PyTorch's compiler (not an export, which must know every operator) is at work, without gradient."""
+    """Whether PyTorch's compiler is at work, without gradient.
+
+    An export is not meant, which must know every operator; one with `strict=True` cannot be told apart.
+    """
     return torch.compiler.is_dynamo_compiling() and not torch.is_grad_enabled()
 
 

@@ -18,9 +18,8 @@ from torch import Tensor
 def in_windows(attend: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, side: int, shift: int) -> Tensor:
     """attend(windows (n, T, C), region (n, T) or None) → (n, T, C), for all windows of a map (B, H, W, C) at once."""
     B, H, W, C = x.shape
+    x = attend(cut(x, side, shift), shift_regions(x, side, shift))
     rows, columns = H + padding(H, side), W + padding(W, side)  # of the padded map
-    region = shift_regions(rows, columns, side, shift, x.device).repeat(B, 1) if shift else None  # (n, T)
-    x = attend(cut(x, side, shift), region)
     x = x.view(B, rows // side, columns // side, side, side, C).transpose(2, 3).reshape(B, rows, columns, C)
     if shift:
         x = torch.roll(x, (shift, shift), dims=(1, 2))
@@ -30,9 +29,9 @@ def in_windows(attend: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, sid
 class SomeWindows:
     """Some windows, and which tokens of the maps they hold.
 
-    count: of windows. rows: those tokens, as rows of all maps (B · H · W, C). places: where they stand among the
-    count · T places of the windows, None if there are no others, that is no padding. region (count, T): see
-    `shift_regions`, None if no window holds two.
+    count: of windows; size: of their places, count · T. rows: those tokens, as rows of all maps (B · H · W, C). places:
+    where they stand among the places of the windows, None if there are no others, that is no padding. region (count,
+    T): see `shift_regions`, None if no window holds two.
     """
 
     def __init__(self, tokens: Tensor, region: Tensor | None):
@@ -45,7 +44,7 @@ class SomeWindows:
         self.size = tokens.numel()
 
     def spread(self, values: Tensor, at_padding: Tensor | None = None) -> Tensor:
-        """Values of the tokens (rows, C) → of all places (count · T, C); `at_padding` (C,) or zeros elsewhere."""
+        """Values of the tokens (rows, …) → of all places (size, …); `at_padding` (…,) or zeros elsewhere."""
         if self.places is None:
             return values
         out = values.new_zeros(self.size, values.shape[1])
@@ -54,7 +53,7 @@ class SomeWindows:
         return out.index_copy_(0, self.places, values)
 
     def gather(self, values: Tensor) -> Tensor:
-        """Values of all places (count · T, C) → of the tokens (rows, C)."""
+        """Values of all places (size, …) → of the tokens (rows, …)."""
         return values if self.places is None else values.index_select(0, self.places)
 
 
@@ -63,16 +62,15 @@ def some_windows(x: Tensor, side: int, shift: int, most: int, most_at_borders: i
     B, H, W, _ = x.shape
     tokens = torch.arange(B * H * W, device=x.device).view(B, H, W, 1)
     tokens = cut(tokens, side, shift, fill=-1).flatten(1)  # (n, T)
-    at_border, region = (tokens < 0).any(1), None
-    if shift:
-        region = shift_regions(H + padding(H, side), W + padding(W, side), side, shift, x.device).repeat(B, 1)
+    at_border, region = (tokens < 0).any(1), shift_regions(x, side, shift)
+    if region is not None:
         at_border |= (region != region[:, :1]).any(1)
     for windows in (~at_border).nonzero().flatten().split(most):
         if len(windows):
             yield SomeWindows(tokens[windows], None)
     for windows in at_border.nonzero().flatten().split(most_at_borders):
         if len(windows):
-            yield SomeWindows(tokens[windows], region[windows] if shift else None)
+            yield SomeWindows(tokens[windows], None if region is None else region[windows])
 
 
 def cut(x: Tensor, side: int, shift: int, fill: int = 0) -> Tensor:
@@ -84,14 +82,18 @@ def cut(x: Tensor, side: int, shift: int, fill: int = 0) -> Tensor:
     return x.view(B, x.shape[1] // side, side, x.shape[2] // side, side, C).transpose(2, 3).reshape(-1, side * side, C)
 
 
-def shift_regions(rows: int, columns: int, side: int, shift: int, device: torch.device) -> Tensor:
-    """(n, T) int: which region of its window each place of a rolled map of `rows` × `columns` belongs to."""
+def shift_regions(x: Tensor, side: int, shift: int) -> Tensor | None:
+    """(n, T) int: which region of its window each place of a rolled map (B, H, W, C) belongs to; None if unshifted."""
+    if not shift:
+        return None
 
     def regions(length: int) -> Tensor:  # (windows, side): which of the two regions a line of pixels belongs to
-        return (torch.arange(length, device=device) >= length - shift).view(-1, side)
+        length += padding(length, side)
+        return (torch.arange(length, device=x.device) >= length - shift).view(-1, side)
 
-    row, column = regions(rows), regions(columns)
-    return (row[:, None, :, None] * 2 + column[None, :, None, :]).flatten(2).flatten(0, 1)
+    row, column = regions(x.shape[1]), regions(x.shape[2])
+    region = row[:, None, :, None] * 2 + column[None, :, None, :]  # (rows, columns, w, w)
+    return region.flatten(2).flatten(0, 1).repeat(len(x), 1)
 
 
 def crop(x: Tensor, height: int, width: int) -> Tensor:

@@ -6,7 +6,7 @@ is 44 % larger in windows of 12.) So inference and training on a CPU work on som
 keeps nothing but the input (where it is `WIDE`, also queries, keys and values): the backward pass, written out here,
 computes the attention again. PyTorch's compiler, which would take all windows at once, gets the whole as one operator
 in inference. On other devices, under autocast, in training inside the compiler and with layers that are no plain
-`nn.Linear` it is the textbook form.
+`nn.Linear` it is the textbook form, which takes more memory.
 
 Shape letters: B images, H × W a stage's map, C its channels, M heads, D = C / M, w the window's side, T = w² places of
 a window, n windows.
@@ -36,10 +36,10 @@ def shifted_window_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
     qkv, proj = attention.qkv, attention.proj
     table, index = attention.relative_position_bias_table, attention.relative_position_index
     weights = qkv.weight, qkv.bias, proj.weight, proj.bias
-    if x.is_cpu and is_plain(qkv) and is_plain(proj):
+    if on_plain_cpu(x, qkv.weight) and is_plain(qkv) and is_plain(proj):
         if is_compiled_inference():
             return attention_operator(x, *weights, table, index, side, shift)
-        if on_plain_cpu(x, qkv.weight) and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():
             attend = WindowAttention.apply if torch.is_grad_enabled() else attention_by_parts
             return attend(x, *weights, relative_position_bias(table, index), side, shift)
     bias = relative_position_bias(table, index)
@@ -70,8 +70,10 @@ def attention_by_parts(
 ) -> Tensor:
     """The same in the windows of a map (B, H, W, C), without gradient; W₁ x + b₁ of each part is put into `kept`."""
     C, (M, T) = x.shape[3], bias.shape[1:3]
-    rows = x.flatten(0, 2)
-    out = torch.empty_like(rows)
+    rows = x.flatten(0, 2)  # (B · H · W, C)
+    out = x.new_empty(x.shape)
+    out_rows = out.view(-1, C)
+    # What is kept must be of the same parts as in the backward pass, which holds logits.
     for part in parts(x, bias, side, shift, holding_logits=kept is not None):
         qkv = product(rows.index_select(0, part.rows), w1, b1)
         if kept is not None:
@@ -79,8 +81,8 @@ def attention_by_parts(
         q, k, v = part.spread(qkv, b1).view(-1, T, 3, M, C // M).permute(2, 0, 3, 1, 4)  # (n, M, T, D)
         added = bias if part.region is None else bias + between_regions(part.region, bias)
         attended = F.scaled_dot_product_attention(q, k, v, added).transpose(1, 2).reshape(-1, C)
-        out.index_copy_(0, part.rows, product(part.gather(attended), w2, b2))
-    return out.view_as(x)
+        out_rows.index_copy_(0, part.rows, product(part.gather(attended), w2, b2))
+    return out
 
 
 class WindowAttention(torch.autograd.Function):
@@ -104,7 +106,8 @@ class WindowAttention(torch.autograd.Function):
         grad_w1, grad_w2, grad_b2, grad_bias = (torch.zeros_like(p) for p in (w1, w2, w2[0], bias[0]))
         grad_b1 = None if b1 is None else torch.zeros_like(b1)
         all_rows, all_grad_rows = x.flatten(0, 2), grad.flatten(0, 2)  # (B · H · W, C)
-        grad_x = torch.empty_like(all_rows)
+        grad_x = x.new_empty(x.shape)
+        grad_x_rows = grad_x.view(-1, C)
 
         def heads(rows: Tensor) -> Tensor:  # (n · T, C) → (n · M, T, D)
             return rows.view(-1, T, M, C // M).transpose(1, 2).reshape(-1, T, C // M)
@@ -137,8 +140,8 @@ class WindowAttention(torch.autograd.Function):
                 grad_b1 += grad_qkv.sum(0)  # at padding, too: queries, keys and values are the bias there
             grad_qkv = part.gather(grad_qkv)
             grad_w1.addmm_(grad_qkv.t(), rows)
-            grad_x.index_copy_(0, part.rows, product(grad_qkv, to_input))
-        return grad_x.view_as(x), grad_w1, grad_b1, grad_w2, grad_b2, grad_bias[None], None, None
+            grad_x_rows.index_copy_(0, part.rows, product(grad_qkv, to_input))
+        return grad_x, grad_w1, grad_b1, grad_w2, grad_b2, grad_bias[None], None, None
 
 
 @torch.library.custom_op("mask2former::shifted_window_attention", mutates_args=())

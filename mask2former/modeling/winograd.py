@@ -45,7 +45,10 @@ def convolve_3x3(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 @torch.library.custom_op("mask2former::convolve_3x3", mutates_args=())
 def convolve_operator(x: Tensor, weight: Tensor) -> Tensor:
-    """`convolve` as one node of a compiled graph in inference: (B, C, H, W), (N, C, 3, 3) → (B, H, W, N)."""
+    """`convolve` as one node of a compiled graph in inference: (B, C, H, W), (N, C, 3, 3) → (B, H, W, N).
+
+    Channels come last so that what it returns, and what the compiler is told of it, are plainly contiguous.
+    """
     return convolve(x, weight).permute(0, 2, 3, 1).contiguous()
 
 
