@@ -47,10 +47,9 @@ class SomeWindows:
         """Values of the tokens (rows, …) → of all places (size, …); `at_padding` (…,) or zeros elsewhere."""
         if self.places is None:
             return values
-        out = values.new_zeros(self.size, values.shape[1])
-        if at_padding is not None:
-            out += at_padding
-        return out.index_copy_(0, self.places, values)
+        if at_padding is None:
+            at_padding = values.new_zeros(values.shape[1])
+        return at_padding.repeat(self.size, 1).index_copy_(0, self.places, values)
 
     def gather(self, values: Tensor) -> Tensor:
         """Values of all places (size, …) → of the tokens (rows, …)."""
