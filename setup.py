@@ -38,6 +38,8 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "safetensors>=0.4.5",
+        "msgspec>=0.19",
+        "filelock>=3.13",
         "huggingface_hub>=0.27",
         "pillow>=10.1",
         "tqdm>=4.66",

@@ -16,6 +16,7 @@ LEVELS = {
     name: level
     for level, names in {
         0: """
+            mask2former.errors mask2former.schema
             mask2former.structures mask2former.allocator mask2former.data.window mask2former.evaluation.gather
             mask2former.inference.packed_masks mask2former.inference.side_thread mask2former.modeling.config
             mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
