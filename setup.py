@@ -25,6 +25,8 @@ setup(
         "mask2former.data",
         "mask2former.evaluation",
         "mask2former.inference",
+        "mask2former.kernels",
+        "mask2former.kernels.deformable_sampling",
         "mask2former.modeling",
         "mask2former.training",
         "oneformer",

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mask2former.allocator import keep_freed_memory
+from mask2former.commands.env import env, env_options
 from mask2former.commands.evaluate import evaluate, evaluate_options
 from mask2former.commands.inspect import inspect, inspect_options
 from mask2former.commands.options import device_or_default
@@ -106,4 +107,5 @@ COMMANDS = {
     "inspect": (inspect_options, inspect),
     "convert": (convert_options, convert),
     "models": (models_options, models),
+    "env": (env_options, env),
 }
