@@ -1,0 +1,57 @@
+"""Our own plain folder, images/ and masks/ with classes.txt or classes.json, recognised and opened without options."""
+
+from __future__ import annotations
+
+from mask2former.data.binary import class_names, is_binary, values_of
+from mask2former.data.binary import open_export as open_binary
+from mask2former.data.dataset import SegmentationDataset
+from mask2former.data.findings import Findings
+from mask2former.data.folder import FolderDataset
+from mask2former.data.listing import Listing, parent, split_of
+from mask2former.data.mapped import BACKGROUND_NAMES
+from mask2former.data.split import members
+from mask2former.data.wanted import Wanted
+
+KIND = "folder"
+
+
+def recognise(listing: Listing) -> str | None:
+    if listing.is_file or not {"classes.txt", "classes.json"} & listing.present:
+        return None
+    folders = {part for folder in listing.folders for part in folder.split("/")}
+    return "a plain folder" if {"images", "masks"} <= folders else None
+
+
+def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> SegmentationDataset:
+    masks = [file for file in listing.photos if "masks" in parent(file).split("/")]
+    values = values_of(listing, masks)
+    names = class_names(listing) if "classes.json" not in listing.present else None
+    if names and len(names) <= 2 and is_binary(values) and 255 in values:
+        findings.conclude("255 in the masks is a class and not `ignore`, as 0 is the only other value")
+        return open_binary(listing, wanted, findings)
+    background = wanted.background
+    if names and background is None:
+        background = background_of(names, values, findings)
+    splits = {split_of(file) for file in listing.photos if "images" in parent(file).split("/")}
+    # A folder that is split says so; one that is not is split here.
+    there = wanted.split if splits - {None} and (wanted.split in splits or wanted.split == "all") else "all"
+    if None not in splits and there == "all" and wanted.split != "test":
+        there = "train"  # which is then split
+    dataset = FolderDataset(listing.root, there, wanted.classes, background, wanted.transform)
+    if there == wanted.split:
+        return dataset
+    ids = [str(dataset.image_id(k)) for k in range(len(dataset))]
+    kept = members(listing, wanted.split, [None] * len(ids), ids, findings)
+    part = dataset.subset(sorted(kept))
+    part.name = f"{listing.place} {wanted.split}"
+    return part
+
+
+def background_of(names: list[str], values: set[int], findings: Findings) -> str:
+    """Whether 0 is the first class of classes.txt or no class, as `FolderDataset` wants it."""
+    numbers = {value // 1000 if value >= 1000 else value for value in values} - {255}
+    if names[0].lower() in BACKGROUND_NAMES or len(names) not in numbers:
+        findings.conclude(f"0 in the masks is the first class, {names[0]} (--background ignore: 0 is no class)")
+        return "class"
+    findings.conclude(f"1 in the masks is the first class, {names[0]}, and 0 is ignored (--background class: 0 is)")
+    return "ignore"

@@ -1,0 +1,91 @@
+"""What a folder or file of data is, asked of every format in turn; and opening it without any option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from mask2former.data import (
+    binary,
+    coco_export,
+    colored,
+    cvat_xml,
+    labelme,
+    panoptic_export,
+    plain,
+    published,
+    supervisely,
+    via,
+    voc,
+    yolo,
+)
+from mask2former.data.dataset import SegmentationDataset
+from mask2former.data.findings import Findings, listed
+from mask2former.data.hub import HubDataset, is_saved
+from mask2former.data.listing import Listing
+from mask2former.data.wanted import Wanted
+from mask2former.errors import DataError
+
+# In this order: the more a layout demands, the earlier. Each module has `recognise` and `open_export`.
+FORMATS: tuple[ModuleType, ...] = (
+    published, plain, panoptic_export, coco_export, supervisely, cvat_xml, labelme, via, yolo, voc, colored, binary
+)  # fmt: skip
+
+
+def open_recognised(place: Path | str, wanted: Wanted, findings: Findings) -> SegmentationDataset:
+    """Open whatever a folder or file is; what was concluded is `findings.line`.
+
+    Raises DataError naming the nearest format, and a converter, where it is none that is known.
+    """
+    if Path(place).is_dir() and is_saved(Path(place)):
+        dataset: SegmentationDataset = HubDataset(str(place), wanted, findings)
+        return closed(dataset, Path(place), findings)
+    listing = Listing(place)
+    matches = [(module, title) for module in FORMATS if (title := module.recognise(listing))]
+    if not matches:
+        raise DataError(listing.place, *nearest(listing))
+    module, findings.tool = matches[0]
+    findings.assume("Mac companions (._NAME) passed over", "", listing.companions)
+    dataset = module.open_export(listing, wanted, findings)
+    others = [title for other, title in matches[1:] if other.KIND != module.KIND and other is not binary]
+    if others:
+        findings.conclude(f"it also holds {', '.join(others)}, which is not read")
+    return closed(dataset, listing.place, findings)
+
+
+def closed(dataset: SegmentationDataset, place: Path, findings: Findings) -> SegmentationDataset:
+    if not len(dataset):
+        raise DataError(place, f"{findings.tool}, but no photo to use", "check that the export is whole")
+    findings.close(place)
+    return dataset
+
+
+def nearest(listing: Listing) -> tuple[str, str]:
+    """What a folder of no known format most resembles, and how to get to one that is known."""
+    convert = "or convert it with datumaro in an environment of its own: `datum convert -i FOLDER -if FORMAT -f coco`"
+    label_studio = [f for f in listing.some_json() if looks_like_tasks(listing, f)]
+    if label_studio:
+        return (
+            f"{label_studio[0]} is Label Studio's own JSON, which is not read",
+            "export the project as `COCO` (polygons), or as `Brush labels to PNG` for brushes",
+        )
+    if not listing.photos:
+        kinds = sorted({Path(file).suffix.lower() or "no ending" for file in listing.files})
+        return f"no photo in it, only files with {listed(kinds) or 'nothing'}", "name the folder that holds photos and annotations"
+    if listing.ending(".xml"):
+        return "XML files beside photos, as of VOC detection: boxes, which are no masks", f"draw outlines, {convert}"
+    if any(file.endswith(".txt") for file in listing.files):
+        return (
+            "no annotation that is known; nearest is YOLO segmentation: data.yaml, images/ and labels/",
+            f"add data.yaml with `names`, {convert}",
+        )
+    if listing.ending(".json"):
+        return "JSON that is none of COCO, LabelMe, VIA, Supervisely", f"export it as COCO, {convert}"
+    masks = "photos, but no masks or annotations; nearest is a plain folder: images/, masks/ and classes.txt"
+    return masks, f"put masks of the photos' names into masks/ and the class names into classes.txt, {convert}"
+
+
+def looks_like_tasks(listing: Listing, file: str) -> bool:
+    with (listing.root / file).open("rb") as start:
+        text = start.read(65536)
+    return text.lstrip()[:1] == b"[" and (b'"brushlabels"' in text or b'"polygonlabels"' in text or b'"completed_by"' in text)
