@@ -28,7 +28,8 @@ LEVELS = {
             weights.keys_original weights.pickle_reader
         """,
         1: """
-            mask2former.data.annotation mask2former.data.classes mask2former.inference.preprocess
+            mask2former.data.annotation mask2former.data.classes mask2former.data.outline
+            mask2former.inference.preprocess
             mask2former.inference.network mask2former.inference.tiles mask2former.inference.visualize
             mask2former.inference.windows
             mask2former.modeling.deformable_attention mask2former.modeling.layers mask2former.modeling.swin
@@ -50,15 +51,17 @@ LEVELS = {
             oneformer.losses oneformer.transformer_decoder weights.hub_config
         """,
         4: """
-            mask2former.data.cityscapes mask2former.data.coco mask2former.data.folder mask2former.data.joined
+            mask2former.data.cityscapes mask2former.data.coco_file mask2former.data.coco_instance
+            mask2former.data.folder mask2former.data.joined
             mask2former.inference.merge mask2former.inference.predictor mask2former.training.trainer oneformer.model
         """,
         5: """
-            mask2former.data.ade20k mask2former.data.datasets mask2former.evaluation.evaluator weights.zoo
+            mask2former.data.coco_panoptic mask2former.evaluation.evaluator weights.zoo
             weights.checkpoint weights.class_names weights.compact
         """,
         6: """
-            mask2former.data.inspect weights.backbone_file weights.load
+            mask2former.data.ade20k mask2former.data.datasets mask2former.data.inspect
+            weights.backbone_file weights.load
         """,
         7: """
             weights.convert
