@@ -154,7 +154,7 @@ def label_space(
         )
         for position, c in enumerate(kept)
     )
-    check_table(file, table, "$.categories")
+    check_table(file, table, "$.categories[{}]")
     coarse = {int(c.id): c.supercategory for c in kept if c.supercategory}
     return LabelSpace.choose(table, choice, coarse if len(coarse) == len(table) else None), notes
 
@@ -164,7 +164,9 @@ class CategoryList:
 
     def __init__(self, file: Path, categories: Sequence[Category]):
         self.file = file
-        self.used = dict.fromkeys((int(c.id) for c in categories), 0)
+        ids = [int(c.id) for c in categories]
+        require_unique(file, "categories", "id", ids)
+        self.used = dict.fromkeys(ids, 0)
 
     def number(self, category: int | str, place: str) -> int:
         """The category of an annotation. DataError where there is no such category."""

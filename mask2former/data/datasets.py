@@ -26,6 +26,8 @@ cityscapes:FOLDER[:SPLIT]        leftImg8bit and gtFine; also cityscapes-semanti
 folder:FOLDER[:SPLIT]            images/ and masks/ with classes.txt or classes.json
 SPLIT is train, val or, for data that is not split, all."""
 
+LONGEST = 4096  # characters of a path
+
 
 def open_dataset(
     spec: str | Sequence[str],
@@ -49,7 +51,7 @@ def open_dataset(
     if isinstance(spec, str):
         return open_one(spec, split, classes, background, transform)
     if not isinstance(spec, Sequence):
-        raise ValueError(f"data {spec!r}: expected a text KIND:FOLDER, or a list of such")
+        raise ValueError(f"data {repr(spec)[:80]}: expected a text KIND:FOLDER, or a list of such")
     parts = [open_one(part, split, classes, background, transform) for part in spec]
     return parts[0] if len(parts) == 1 else JoinedDataset(parts)
 
@@ -63,7 +65,9 @@ def open_one(
 ) -> SegmentationDataset:
     """`open_dataset` of one text."""
     if not isinstance(spec, str) or "\0" in spec:
-        raise ValueError(f"data {spec!r}: expected a text KIND:FOLDER, or a list of such")
+        raise ValueError(f"data {repr(spec)[:80]}: expected a text KIND:FOLDER, or a list of such")
+    if len(spec) > LONGEST:
+        raise ValueError(f"data {spec[:80]!r}…: {len(spec)} characters, expected a path, which has at most {LONGEST}")
     if not (classes is None or isinstance(classes, str | Sequence)):
         raise ValueError(f"classes={classes!r}: expected names of classes")
     kind, _, rest = spec.partition(":")

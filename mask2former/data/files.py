@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def read_map(path: Path, size: tuple[int, int] | None = None, whose: str = "") -
     if image.format not in LOSSLESS or getattr(image, "n_frames", 1) > 1:
         pages = f" of {image.n_frames} pages" if getattr(image, "n_frames", 1) > 1 else ""
         raise DataError(path, f"a picture in {image.format}{pages}", "save masks as PNG, which keeps every value")
-    depth = png_depth(path) if image.format == "PNG" else 8
+    depth = check_png(path) if image.format == "PNG" else 8
     if depth == 16 and image.mode in ("RGB", "RGBA"):
         raise DataError(path, "a picture of 16 bits a colour", "expected 8- or 16-bit grey, palette or 8-bit RGB")
     image = load(path, image)
@@ -121,10 +122,23 @@ def read_map(path: Path, size: tuple[int, int] | None = None, whose: str = "") -
     return values
 
 
-def png_depth(path: Path) -> int:
-    """Bits of each channel, from the header: PIL reads pictures of 2, 4 and 16 bits as if they had 8."""
-    with path.open("rb") as file:
-        return file.read(25)[24]
+def check_png(path: Path) -> int:
+    """Bits of each channel: PIL reads pictures of 2, 4 and 16 bits as if they had 8.
+
+    DataError where a part of the file is not what its checksum says; PIL leaves that unchecked for the pixels, so that
+    a flipped bit gives other classes.
+    """
+    content = path.read_bytes()
+    start = 8  # after the signature; a part is its length, kind, data and checksum
+    while start + 12 <= len(content):
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        checksum = content[end : end + 4]
+        if len(checksum) < 4 or zlib.crc32(content[start + 4 : end]) != int.from_bytes(checksum, "big"):
+            raise DataError(path, f"damaged at byte {start}: a checksum is wrong", "copy or write the file anew")
+        if content[start + 4 : start + 8] == b"IEND":
+            return content[24]
+        start = end + 4
+    raise DataError(path, "cut off: it has no end", "copy or write the file anew")
 
 
 def check_name(name: str, file: Path, place: str) -> None:

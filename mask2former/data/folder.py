@@ -146,7 +146,7 @@ def read_class_table(folder: Path, background: str | None, things: bool) -> tupl
         )
     first = 0 if background == "class" else 1
     table = tuple(class_from_line(line, k, k + first, things) for k, line in enumerate(lines))
-    check_table(file, table, "line ")
+    check_table(file, table, "class {}", 1)
     if table[-1].dataset_id >= INSTANCES_OF_CLASS:
         raise DataError(file, f"{len(table)} classes", f"expected class numbers below {INSTANCES_OF_CLASS}")
     return file, table

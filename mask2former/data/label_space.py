@@ -87,17 +87,20 @@ class LabelSpace:
         return cls(tuple(classes), labels)
 
 
-def check_table(file: Path, table: Sequence[ClassInfo], place: str = "$") -> None:
-    """DataError unless there is a class, and each has an id and a name of its own. place: of the table in the file."""
+def check_table(file: Path, table: Sequence[ClassInfo], entry: str = "$[{}]", first: int = 0) -> None:
+    """DataError unless there is a class, and each has an id and a name of its own.
+
+    entry, first: how the file's entries are named in a message, and the number of the first.
+    """
     if not table:
-        raise DataError(file, f"{place}: no class", "name at least one")
+        raise DataError(file, "no class", "name at least one")
     for field, say in (("dataset_id", "id"), ("name", "name")):
-        first: dict[object, int] = {}
-        for position, c in enumerate(table):
+        seen: dict[object, int] = {}
+        for position, c in enumerate(table, start=first):
             value = getattr(c, field)
-            if first.setdefault(value, position) != position:
+            if seen.setdefault(value, position) != position:
                 raise DataError(
                     file,
-                    f"{place}[{position}]: the {say} {value!r}, which {place}[{first[value]}] has already",
+                    f"{entry.format(position)}: the {say} {value!r}, which {entry.format(seen[value])} has already",
                     f"give each class a {say} of its own, or merge the two",
                 )

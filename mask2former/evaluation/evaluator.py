@@ -200,8 +200,8 @@ def draw_worst(
     folder.mkdir(parents=True, exist_ok=True)
     indices = {dataset.image_id(index): index for index in range(len(dataset))}
     for rank, image_id in enumerate(sorted(scores, key=scores.__getitem__)[:worst], start=1):
-        photo = dataset.photo(indices[image_id])
-        truth = paint(photo, dataset.ground_truth(indices[image_id], task), dataset.classes, PAGE)
+        photo, truths = read_pair(dataset, indices[image_id], (task,))
+        truth = paint(photo, truths[task], dataset.classes, PAGE)
         found = predictor(photo, task=task).overlay()  # as wide as the photo, with a legend below
         found = found.resize((truth.width, round(found.height * truth.width / found.width)))
         page = Image.new("RGB", (2 * truth.width + 8, max(truth.height, found.height)), "white")
