@@ -49,9 +49,10 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
         names = ["background", *names]
     if len(names) != 2 or len(set(names)) < 2:
         raise DataError(
-            listing.root, f"masks hold two values, but there are {len(names)} classes ({', '.join(names[:8])})",
+            listing.root,
+            f"masks hold two values, but there are {len(names)} classes ({', '.join(names[:8])})",
             "name one class or two, or save masks with the number of the class at each pixel",
-        )  # fmt: skip
+        )
     if names[0].lower() not in BACKGROUND_NAMES:
         findings.conclude(f"0 in the masks is {names[0]}, the other value {names[1]}")
     values = {0: names[0], 1: names[1], 255: names[1]}
@@ -61,5 +62,8 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
 def class_names(listing: Listing) -> list[str] | None:
     for file in listing.named("classes.txt"):
         lines = [line.strip() for line in listing.text(file).splitlines() if line.strip()]
-        return [line.rpartition(",")[0].strip() if line.endswith(("thing", "stuff")) and "," in line else line for line in lines]
+        return [
+            line.rpartition(",")[0].strip() if line.endswith(("thing", "stuff")) and "," in line else line
+            for line in lines
+        ]
     return None

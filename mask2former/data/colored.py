@@ -38,13 +38,16 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
     name = table_name(listing)
     tables = [read_table(listing, file, name, findings) for file in listing.named(name)]
     if any(other != tables[0] for other in tables):
-        raise DataError(listing.root, f"the files {name} differ from split to split", "export all splits with the same classes")
+        raise DataError(
+            listing.root, f"the files {name} differ from split to split", "export all splits with the same classes"
+        )
     found = pairs(listing, findings)
     if not found:
         raise DataError(
-            listing.root, f"{name}, but no photo with a mask",
+            listing.root,
+            f"{name}, but no photo with a mask",
             "put photos into train/ and masks of the same names into train_labels/ (val/, val_labels/)",
-        )  # fmt: skip
+        )
     triples = [(photo, mask, None) for photo, mask in found]
     return MappedPhotos(listing, triples, tables[0], name != "_classes.csv", wanted, findings)
 
@@ -53,7 +56,11 @@ def read_table(listing: Listing, file: str, name: str, findings: Findings) -> di
     if name == "labelmap.txt":
         return label_map(listing, file, findings)
     values: dict[int, str | None] = {}
-    rows = csv.reader(io.StringIO(listing.text(file))) if name.endswith(".csv") else map(fields, listing.text(file).splitlines())
+    rows = (
+        csv.reader(io.StringIO(listing.text(file)))
+        if name.endswith(".csv")
+        else map(fields, listing.text(file).splitlines())
+    )
     for number, row in enumerate(rows, start=1):
         row = [cell.strip() for cell in row]
         if not any(row) or number == 1 and name.endswith(".csv"):  # headings
@@ -70,7 +77,9 @@ def read_table(listing: Listing, file: str, name: str, findings: Findings) -> di
         except (ValueError, IndexError):
             raise DataError(listing.root / file, f"line {number}: {row}", "expected a name and a colour") from None
         if key in values:
-            raise DataError(listing.root / file, f"line {number}: {label} has what another class has", "give each its own")
+            raise DataError(
+                listing.root / file, f"line {number}: {label} has what another class has", "give each its own"
+            )
         values[key] = void_or(label, findings)
     return values
 

@@ -40,7 +40,9 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
         names |= dict.fromkeys(label.text or "" for label in root.iterfind("./meta//labels/label/name"))
         if root.find("track") is not None:
             raise DataError(
-                listing.root / file, "tracks of a video", "export as `CVAT for images 1.1` or as `COCO 1.0`, which go by frames"
+                listing.root / file,
+                "tracks of a video",
+                "export as `CVAT for images 1.1` or as `COCO 1.0`, which go by frames",
             )
         photos += photos_of(listing, file, root, findings)
     met = {one.label for drawn in photos for one in drawn.objects}

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from mask2former.data.annotation import Annotation
 from mask2former.data.files import read_photo
+from mask2former.data.skipped import SkippedPhotos
 from mask2former.structures import TASKS, ClassInfo, Targets
 
 Transform = Callable[[Image.Image, Annotation], tuple[Tensor, Targets]]
@@ -30,6 +31,9 @@ class SegmentationDataset(Dataset):
 
     tasks: tuple[str, ...] = TASKS  # what the annotations can teach and judge
     notes: tuple[str, ...] = ()  # what was repaired, left out or assumed when it was opened, counted, a sentence each
+    ignored_hint = ""  # what to do where much is ignored that was not meant to be
+    exif = "auto"  # how photos that EXIF turns were annotated: see `exif`
+    skipped: SkippedPhotos | None = None  # where photos that cannot be used are listed and gone past; None: they raise
     recipe = "coco"  # how the papers crop this dataset for training: see `transforms.training_transform`
 
     def __init__(
@@ -65,7 +69,7 @@ class SegmentationDataset(Dataset):
 
     def photo(self, index: int, size: tuple[int, int] | None = None) -> Image.Image:
         """The photo in RGB; with `size` (H, W) it must have that size."""
-        return read_photo(self.photo_path(index), size)
+        return read_photo(self.photo_path(index), size, self.exif)
 
     def subset(self, indices: Sequence[int]) -> SegmentationDataset:
         """The same dataset with only these photos, in this order."""
@@ -79,6 +83,12 @@ class SegmentationDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name}: photo {index} of {len(self)}")
+        if self.skipped is not None:
+            return self.skipped.first_usable(self, index)
+        return self.item(index)
+
+    def item(self, index: int) -> tuple[Any, Any]:
+        """What `dataset[index]` is. Raises DataError for a photo that cannot be used."""
         annotation = self.annotation(index)
         photo = self.photo(index, annotation.size)
         return (photo, annotation) if self.transform is None else self.transform(photo, annotation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mask2former.data.ade20k import Ade20kInstance, Ade20kPanoptic, Ade20kSemantic
@@ -12,11 +13,20 @@ from mask2former.data.classes import dataset_classes
 from mask2former.data.coco_instance import CocoInstance
 from mask2former.data.coco_panoptic import CocoPanoptic
 from mask2former.data.dataset import SegmentationDataset, Transform
+from mask2former.data.exif import FRAMES, settle_frame
+from mask2former.data.findings import Findings
+from mask2former.data.flat import flat_for
 from mask2former.data.folder import FolderDataset
+from mask2former.data.hub import HubDataset
 from mask2former.data.joined import JoinedDataset
+from mask2former.data.recognise import open_recognised
+from mask2former.data.skipped import SkippedPhotos
+from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
 
 DATA_HELP = """\
+FOLDER or FILE                   whatever it is is recognised: exports of annotation tools, published datasets, masks
+hf:NAME[:SPLIT]                  a dataset of Hugging Face's library, on the hub or saved to a folder
 coco-panoptic:FOLDER[:SPLIT]     COCO's own layout: annotations/panoptic_{SPLIT}2017.json, …
 coco-panoptic:PHOTOS:FILE.json   any other place; the PNG files are in the folder FILE
 coco-instance:FOLDER[:SPLIT]     annotations/instances_{SPLIT}2017.json, or the one JSON file of a small dataset
@@ -26,6 +36,7 @@ cityscapes:FOLDER[:SPLIT]        leftImg8bit and gtFine; also cityscapes-semanti
 folder:FOLDER[:SPLIT]            images/ and masks/ with classes.txt or classes.json
 SPLIT is train, val or, for data that is not split, all."""
 
+WITH_BACKGROUND = ("folder", "coco-instance", "ade20k-instance")
 LONGEST = 4096  # characters of a path
 
 
@@ -35,69 +46,104 @@ def open_dataset(
     classes: str | Sequence[str] | None = None,
     background: str | None = None,
     transform: Transform | None = None,
+    strict: bool = False,
+    skip_bad: bool = False,
+    exif: str = "auto",
 ) -> SegmentationDataset:
     """Open a dataset by a short text.
 
     Arguments:
-        spec: see `DATA_HELP`; several join into one dataset, whose classes must be the same.
+        spec: a folder or file, which is recognised, or see `DATA_HELP`; several join into one dataset, whose classes
+            must be the same.
         split: "train", "val" or "all"; one inside the spec goes before it.
         classes: None for the dataset's own, "supercategory" for COCO's 27 coarse ones, or names to keep.
-        background: for a plain folder with classes.txt: "class" or "ignore", see `FolderDataset`.
+        background: what belongs to no object is a "class" or is "ignore"d: for a plain folder with classes.txt, see
+            `FolderDataset`; for outlines, of which it makes semantic and panoptic targets too, see `FlatDataset`.
         transform: see `SegmentationDataset`.
+        strict: of data that is recognised, refuse what would have to be repaired.
+        skip_bad: go on over photos that cannot be used; they are listed in the dataset's `skipped`.
+        exif: how photos that EXIF turns were annotated: "upright", as they are shown, "stored", as they lie in the
+            file, or "auto", as their sizes tell.
 
     What was repaired, left out or assumed is in the dataset's `notes`, and each of them is a UserWarning.
     Raises ValueError for a text that names no dataset, DataError, which is one, for bad files, and FileNotFoundError.
     """
-    if isinstance(spec, str):
-        return open_one(spec, split, classes, background, transform)
+    if exif not in FRAMES:
+        raise ValueError(f"exif={exif!r}: expected one of {', '.join(FRAMES)}")
+    wanted, findings = Wanted(split, classes, background, transform, exif), (strict, skip_bad)
+    if isinstance(spec, str | Path):
+        return open_one(str(spec), wanted, *findings)
     if not isinstance(spec, Sequence):
-        raise ValueError(f"data {repr(spec)[:80]}: expected a text KIND:FOLDER, or a list of such")
-    parts = [open_one(part, split, classes, background, transform) for part in spec]
+        raise ValueError(f"data {repr(spec)[:80]}: expected a folder, a text KIND:FOLDER, or a list of such")
+    parts = [open_one(part, wanted, *findings) for part in spec]
     return parts[0] if len(parts) == 1 else JoinedDataset(parts)
 
 
-def open_one(
-    spec: str,
-    split: str,
-    classes: str | Sequence[str] | None,
-    background: str | None,
-    transform: Transform | None,
-) -> SegmentationDataset:
+def is_bare(spec: str | Path) -> bool:
+    """Whether a text names no kind, so that what it names is recognised."""
+    return str(spec).partition(":")[0] not in (*OPENERS, "hf")
+
+
+def open_one(spec: str, wanted: Wanted, strict: bool, skip_bad: bool) -> SegmentationDataset:
     """`open_dataset` of one text."""
     if not isinstance(spec, str) or "\0" in spec:
-        raise ValueError(f"data {repr(spec)[:80]}: expected a text KIND:FOLDER, or a list of such")
+        raise ValueError(f"data {repr(spec)[:80]}: expected a folder, a text KIND:FOLDER, or a list of such")
     if len(spec) > LONGEST:
         raise ValueError(f"data {spec[:80]!r}…: {len(spec)} characters, expected a path, which has at most {LONGEST}")
-    if not (classes is None or isinstance(classes, str | Sequence)):
-        raise ValueError(f"classes={classes!r}: expected names of classes")
-    kind, _, rest = spec.partition(":")
-    if kind not in OPENERS or not rest:
-        raise ValueError(
-            f"data {spec!r}: expected KIND:FOLDER or KIND:FOLDER:SPLIT with one of the kinds {', '.join(OPENERS)}; "
-            "`mask2former inspect --help` shows how each lays its files out"
-        )
-    if background is not None and kind != "folder":
-        raise ValueError(f"background={background!r} is for folder:…; {kind} says itself what is void")
-    place, _, last = rest.rpartition(":")
-    if place and "/" not in last and "\\" not in last and not last.endswith(".json"):
-        rest, split = place, last
-    if not isinstance(split, str) or not split or "\0" in split:
-        raise ValueError(f"split={split!r}: expected train, val or, for data that is not split, all")
+    if not (wanted.classes is None or isinstance(wanted.classes, str | Sequence)):
+        raise ValueError(f"classes={wanted.classes!r}: expected names of classes")
+    findings = Findings(strict, skip_bad)
     try:
-        if kind == "folder":
-            dataset = FolderDataset(rest, split, classes, background, transform)
-        else:
-            dataset = OPENERS[kind](rest, split, classes, transform)
+        dataset = open_by_kind(spec, wanted, findings)
     except FileNotFoundError:
         raise
     except OSError as error:  # forbidden, a name too long, a circle of links
         reason = error.strerror or str(error)
-        raise DataError(error.filename or rest, reason, "check the name, and that it may be read") from error
+        raise DataError(error.filename or spec, reason, "check the name, and that it may be read") from error
     except UnicodeError as error:
-        raise DataError(ascii(rest), str(error), "check the name") from error
-    for note in dataset.notes:
-        warnings.warn(note, stacklevel=3)
-    return dataset
+        raise DataError(ascii(spec), str(error), "check the name") from error
+    dataset.exif = wanted.exif
+    line = (findings.line(len(dataset.classes), len(dataset)),) if findings.tool else ()
+    turned = settle_frame(dataset) if wanted.exif == "auto" else []
+    for note in (*(line if findings.repairs else ()), *dataset.notes, *turned):
+        warnings.warn(note, stacklevel=4)
+    dataset.notes = (*line, *dataset.notes, *turned)
+    if skip_bad:
+        dataset.skipped = SkippedPhotos()
+    return flat_for(dataset, None, wanted.background)
+
+
+def open_by_kind(spec: str, wanted: Wanted, findings: Findings) -> SegmentationDataset:
+    kind, _, rest = spec.partition(":")
+    if kind in (*OPENERS, "hf") and rest:
+        place, _, last = rest.rpartition(":")
+        if place and "/" not in last and "\\" not in last and not last.endswith(".json"):
+            rest, wanted = place, replace(wanted, split=last)
+        check_split(wanted.split)
+        if kind == "hf":
+            return HubDataset(rest, wanted, findings)
+        if wanted.background is not None and kind not in WITH_BACKGROUND:
+            raise ValueError(
+                f"background={wanted.background!r} is for folder:… and outlines; {kind} says itself what is void"
+            )
+        if kind == "folder":
+            return FolderDataset(rest, wanted.split, wanted.classes, wanted.background, wanted.transform)
+        return OPENERS[kind](rest, wanted.split, wanted.classes, wanted.transform)
+    place, _, last = spec.rpartition(":")
+    if place and not Path(spec).exists() and Path(place).exists():
+        spec, wanted = place, replace(wanted, split=last)
+    check_split(wanted.split)
+    if not Path(spec).exists() and ("/" not in spec or spec.partition(":")[0] in OPENERS or ":" in spec):
+        raise ValueError(
+            f"data {spec!r}: expected KIND:FOLDER or KIND:FOLDER:SPLIT with one of the kinds {', '.join(OPENERS)}, or "
+            "a folder or file that is there; `mask2former inspect --help` shows how each lays its files out"
+        )
+    return open_recognised(spec, wanted, findings)
+
+
+def check_split(split: str) -> None:
+    if not isinstance(split, str) or not split or "\0" in split:
+        raise ValueError(f"split={split!r}: expected train, val or, for data that is not split, all")
 
 
 def open_coco_panoptic(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
+from mask2former.data.exif import as_stored
 from mask2former.errors import DataError, PhotoError
 from mask2former.inference import preprocess
 from mask2former.inference.preprocess import MAX_PIXELS
@@ -30,17 +31,20 @@ def list_files(folder: Path, endings: tuple[str, ...], pattern: str = "*") -> li
     return files
 
 
-def read_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+def read_photo(path: Path, size: tuple[int, int] | None = None, exif: str = "auto") -> Image.Image:
     """An RGB photo as the predictor would see it: upright, unless only unturned it has the `size` (H, W) wanted.
+
+    exif: "auto"; "auto-stored", as stored unless only upright it has the size; "upright" or "stored" whatever the size.
 
     Raises DataError where it cannot be read or has another size.
     """
     image = read_image(path)
     try:
-        photo = preprocess.read_photo(image)
-        if size is not None and photo.size[::-1] != tuple(size) == image.size[::-1]:
-            image.getexif().pop(ExifTags.Base.Orientation, None)
-            photo = preprocess.read_photo(image)
+        first, second = (True, False) if exif.endswith("stored") else (False, True)  # as stored?
+        photo = preprocess.read_photo(as_stored(image) if first else image)
+        if exif.startswith("auto") and size is not None and photo.size[::-1] != tuple(size):
+            other = preprocess.read_photo(as_stored(image) if second else image)
+            photo = other if other.size[::-1] == tuple(size) else photo
     except PhotoError as error:
         raise DataError(path, f"not a usable photo ({error})", "replace it or remove its entry") from error
     if size is not None and photo.size[::-1] != tuple(size):

@@ -12,13 +12,14 @@ from PIL import Image
 
 from mask2former.data.annotation import IdMap, values_in
 from mask2former.data.dataset import SegmentationDataset
-from mask2former.data.files import oriented
+from mask2former.data.exif import as_stored
 from mask2former.data.findings import Findings
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
 from mask2former.data.mapped import BACKGROUND_NAMES
 from mask2former.data.split import HELD_OUT, SEED
 from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
+from mask2former.inference import preprocess
 from mask2former.modeling.config import class_color
 from mask2former.structures import ClassInfo
 
@@ -40,7 +41,7 @@ class HubDataset(SegmentationDataset):
 
     def __init__(self, name: str, wanted: Wanted, findings: Findings):
         rows, split, held_out = load_rows(name, wanted.split, findings)
-        self.rows = rows
+        self.rows, self.source = rows, f"hf:{name}"
         self.photo_column, self.label_column = columns(name, rows)
         table = class_names(name, rows, self.label_column)
         if table is None:
@@ -62,7 +63,11 @@ class HubDataset(SegmentationDataset):
         return Path(f"{self.records[index]}")
 
     def photo(self, index: int, size: tuple[int, int] | None = None) -> Image.Image:
-        photo = oriented(self._picture(self.records[index], self.photo_column), Path(self.name), size, self.exif)
+        picture = self._picture(self.records[index], self.photo_column)
+        photo = preprocess.read_photo(as_stored(picture) if self.exif == "stored" else picture)
+        if size is not None and photo.size[::-1] != tuple(size):
+            place = f"{self.source} row {self.records[index]}"
+            raise DataError(place, f"the photo is {photo.size}, its labels {size[::-1]}", "make them of one size")
         return photo
 
     def _picture(self, row: int, column: str) -> Image.Image:
@@ -72,7 +77,9 @@ class HubDataset(SegmentationDataset):
                 value = Image.open(io.BytesIO(value["bytes"]) if value.get("bytes") else value["path"])
             value.load()
         except Exception as error:
-            raise DataError(f"{self.name} row {row}", f"{column}: no readable picture ({error})", "leave the row out") from error
+            raise DataError(
+                f"{self.source} row {row}", f"{column}: no readable picture ({error})", "leave the row out"
+            ) from error
         return value
 
     def _values(self, row: int) -> np.ndarray:
@@ -82,9 +89,10 @@ class HubDataset(SegmentationDataset):
             values = values[..., 0]  # grey saved in colour
         if values.ndim != 2 or values.dtype.kind not in "iub":
             raise DataError(
-                f"{self.name if hasattr(self, 'name') else 'hf'} row {row}", f"{self.label_column}: a picture of mode {picture.mode}",
+                f"{self.source} row {row}",
+                f"{self.label_column}: a picture of mode {picture.mode}",
                 "expected class numbers in one channel",
-            )  # fmt: skip
+            )
         return values.astype(np.int32)
 
     def annotation(self, index: int) -> IdMap:
@@ -93,7 +101,9 @@ class HubDataset(SegmentationDataset):
             if value not in self.space.labels:
                 if value == IGNORE:
                     continue
-                raise DataError(f"{self.name} row {index}", f"holds the value {value}", f"{len(self.classes)} classes are named")
+                raise DataError(
+                    f"{self.source} row {index}", f"holds the value {value}", f"{len(self.classes)} classes are named"
+                )
             label = self.space.labels[value]
             if label != LEFT_OUT:
                 segments.append((value, label, False, False))
@@ -125,7 +135,9 @@ def load_rows(name: str, split: str, findings: Findings) -> tuple[Any, str, list
         rows = next(iter(whole.values()))
         order = np.random.default_rng(SEED).permutation(len(rows))
         held = max(1, round(HELD_OUT * len(rows)))
-        findings.conclude(f"{held} of {len(rows)} rows are held out for validation, as there is one split (seed {SEED})")
+        findings.conclude(
+            f"{held} of {len(rows)} rows are held out for validation, as there is one split (seed {SEED})"
+        )
         return rows, split, sorted(order[:held].tolist() if split == "val" else order[held:].tolist())
     if there is None:
         raise DataError(f"hf:{name}", f"no split {split}", f"it has {', '.join(whole)}: hf:{name}:SPLIT")
@@ -136,9 +148,10 @@ def columns(name: str, rows: Any) -> tuple[str, str]:
     found = [next((c for c in wanted if c in rows.column_names), None) for wanted in (PHOTOS, LABELS)]
     if None in found:
         raise DataError(
-            f"hf:{name}", f"columns {', '.join(rows.column_names)}",
+            f"hf:{name}",
+            f"columns {', '.join(rows.column_names)}",
             "expected pictures in `image` and label maps in `label` or `annotation`: rename_column",
-        )  # fmt: skip
+        )
     return found[0], found[1]
 
 
@@ -161,5 +174,3 @@ def class_names(name: str, rows: Any, column: str) -> dict[int, str] | None:
 
 def is_saved(folder: Path) -> bool:
     return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
-
-

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from mask2former.data.annotation import Annotation
 from mask2former.data.dataset import SegmentationDataset
 
@@ -26,7 +28,7 @@ class JoinedDataset(SegmentationDataset):
                     "expected the same names in the same order, which `classes` can choose"
                 )
         self.parts = list(parts)
-        self.recipe = parts[0].recipe
+        self.recipe, self.skipped = parts[0].recipe, parts[0].skipped
         self.tasks = tuple(task for task in parts[0].tasks if all(task in part.tasks for part in parts))
         records = ((number, index) for number, part in enumerate(parts) for index in range(len(part)))
         self.notes = tuple(note for part in parts for note in part.notes)
@@ -41,6 +43,10 @@ class JoinedDataset(SegmentationDataset):
     def photo_path(self, index: int) -> Path:
         part, index = self.of_part(index)
         return part.photo_path(index)
+
+    def photo(self, index: int, size: tuple[int, int] | None = None) -> Image.Image:
+        part, index = self.of_part(index)
+        return part.photo(index, size)
 
     def annotation(self, index: int) -> Annotation:
         part, index = self.of_part(index)

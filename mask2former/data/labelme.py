@@ -39,7 +39,7 @@ class File(msgspec.Struct, gc=False):
     imagePath: str | None = None
     imageHeight: int | None = None
     imageWidth: int | None = None
-    imageData: msgspec.Raw = msgspec.Raw()  # noqa: RUF009
+    imageData: msgspec.Raw = msgspec.Raw()
 
 
 def recognise(listing: Listing) -> str | None:
@@ -56,7 +56,9 @@ def photos_of(listing: Listing, findings: Findings) -> Iterator[Drawn]:
             if listing.keys(file):
                 findings.assume("JSON files without shapes passed over", file)
                 continue
-            raise DataError(listing.root / file, "no LabelMe file, though others here are", "take it out, or export it anew")
+            raise DataError(
+                listing.root / file, "no LabelMe file, though others here are", "take it out, or export it anew"
+            )
         content = listing.json(file, File)
         size = (content.imageHeight, content.imageWidth) if content.imageHeight and content.imageWidth else None
         objects: dict[Any, Object] = {}

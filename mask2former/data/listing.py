@@ -33,7 +33,9 @@ class Listing:
     def __init__(self, place: Path | str):
         self.place = Path(place)
         if not self.place.exists():
-            raise DataError(self.place, "no such file or folder", "check its name, and that you are where it starts from")
+            raise DataError(
+                self.place, "no such file or folder", "check its name, and that you are where it starts from"
+            )
         self.is_file = self.place.is_file()
         self.root = self.place.parent if self.is_file else self.place
         self._keys: dict[str, frozenset[str]] = {}
@@ -127,9 +129,7 @@ class Listing:
         found = self._by_name(unquote(clean.split("?d=")[-1]), base, near, findings, written)
         return found
 
-    def _by_name(
-        self, name: str, base: str, near: Sequence[str], findings: Findings, written: str
-    ) -> str | None:
+    def _by_name(self, name: str, base: str, near: Sequence[str], findings: Findings, written: str) -> str | None:
         last = name.rpartition("/")[2]
         tries = [
             (self.by_name.get(last.lower(), []), "paths found by file name"),

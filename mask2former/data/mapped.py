@@ -1,4 +1,4 @@
-"""Photos with a picture of classes each, whatever its values are: numbers, colours, 0 and 255; and perhaps of objects."""
+"""Photos with a picture of classes each, in numbers, colours, or 0 and 255; perhaps with one of objects too."""
 
 from __future__ import annotations
 
@@ -80,11 +80,12 @@ class MappedPhotos(SegmentationDataset):
         found = values_in(values)
         if unknown := [value for value in found if value not in self.values]:
             shown = [str(rgb(value)) if self.as_colors else str(value) for value in unknown[:5]]
+            what = "colours" if self.as_colors else "values"
             raise DataError(
                 path,
-                f"{len(unknown)} {'colours' if self.as_colors else 'values'} that are no class, such as {', '.join(shown)}, "
+                f"{len(unknown)} {what} that are no class, such as {', '.join(shown)}, "
                 f"at {np.isin(values, unknown).mean():.2%} of its pixels",
-                "add them to the table of classes; if edges were smoothed or the picture compressed, export it anew as PNG",
+                "add them to the table of classes; if edges were smoothed or compressed, export it anew as PNG",
             )
         if objects is not None:
             return self._with_objects(values, self.root / objects)

@@ -15,11 +15,12 @@ import numpy as np
 
 from mask2former.data.annotation import Shapes
 from mask2former.data.dataset import SegmentationDataset
-from mask2former.data.files import oriented_size
+from mask2former.data.exif import oriented_size
+from mask2former.data.files import open_image
 from mask2former.data.findings import Findings, listed
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
 from mask2former.data.listing import Listing
-from mask2former.data.rings import clean_outline, drawn, placed, runs_of
+from mask2former.data.rings import clean_outline, inside, placed, runs_of
 from mask2former.data.split import members
 from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
@@ -93,7 +94,7 @@ class OutlinedPhotos(SegmentationDataset):
             if number not in chosen:
                 continue
             try:
-                size = drawn.size or oriented_size(self.root / file, upright=self.exif != "stored")
+                size = drawn.size or oriented_size(open_image(self.root / file), self.exif)
             except DataError as error:
                 if not findings.skip_bad:
                     raise
@@ -163,16 +164,20 @@ class OutlinedPhotos(SegmentationDataset):
         labels, shapes, crowds, areas = (list(column) for column in zip(*kept, strict=True)) if kept else ([],) * 4
         known = np.array([np.nan if area is None else area for area in areas], np.float64)
         annotation = Shapes(
-            np.array(labels, np.int64), np.ones(len(labels), bool), np.array(crowds, bool),
-            tuple(tuple(s) for s in shapes), known, tuple(size),
-        )  # fmt: skip
+            np.array(labels, np.int64),
+            np.ones(len(labels), bool),
+            np.array(crowds, bool),
+            tuple(tuple(s) for s in shapes),
+            known,
+            tuple(size),
+        )
         if np.isnan(known).any():
             known[np.isnan(known)] = annotation.areas()[np.isnan(known)]
         return annotation
 
 
 def with_holes(shape: Any, holes: list[list[float]], size: tuple[int, int]) -> dict[str, Any]:
-    return runs_of(drawn(shape, size) & ~drawn(holes, size))
+    return runs_of(inside(shape, size) & ~inside(holes, size))
 
 
 def table_of(contents: Contents, photos: Sequence[Drawn]) -> tuple[ClassInfo, ...]:
@@ -189,6 +194,4 @@ def identities(files: Sequence[str]) -> list[str]:
     times: dict[str, int] = {}
     for stem in stems:
         times[stem] = times.get(stem, 0) + 1
-    return [
-        stem if times[stem] == 1 else file.replace("/", "_") for stem, file in zip(stems, files, strict=True)
-    ]
+    return [stem if times[stem] == 1 else file.replace("/", "_") for stem, file in zip(stems, files, strict=True)]

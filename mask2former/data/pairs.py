@@ -65,4 +65,8 @@ def likeness(photo: str, mask: str) -> int:
     """How many folders two files have in common, the words for masks and photos left out; splits count most."""
     ours, theirs = (set(re.split(r"[^a-z0-9]+|annot", parent(file).lower())) for file in (photo, mask))
     splits = {OF_NAME[w] for w in ours if w in OF_NAME}, {OF_NAME[w] for w in theirs if w in OF_NAME}
-    return len(ours & theirs) + 10 * len(splits[0] & splits[1]) - 10 * bool(splits[0] and splits[1] and not splits[0] & splits[1])
+    return (
+        len(ours & theirs)
+        + 10 * len(splits[0] & splits[1])
+        - 10 * bool(splits[0] and splits[1] and not splits[0] & splits[1])
+    )

@@ -54,9 +54,7 @@ def open_file(listing: Listing, file: str, wanted: Wanted, findings: Findings) -
     maps = maps_of(listing, file)
     instances = listing.root / parent(file) / PurePosixPath(file).name.replace("panoptic_", "instances_")
     official = instances if instances.is_file() and instances.name != PurePosixPath(file).name else None
-    return FoundPanoptic(
-        listing, file, listing.root / maps, wanted.classes, wanted.transform, official, findings
-    )
+    return FoundPanoptic(listing, file, listing.root / maps, wanted.classes, wanted.transform, official, findings)
 
 
 def maps_of(listing: Listing, file: str) -> str:
@@ -71,7 +69,9 @@ def maps_of(listing: Listing, file: str) -> str:
     folders = {parent(f) for f in listing.files if f.endswith("/" + name)}
     if len(folders) != 1:
         raise DataError(
-            listing.root / file, f"found {len(folders)} folders with {name!r}", f"name the folder of PNG files {Path(beside).name}"
+            listing.root / file,
+            f"found {len(folders)} folders with {name!r}",
+            f"name the folder of PNG files {Path(beside).name}",
         )
     return folders.pop()
 
@@ -102,7 +102,9 @@ class FoundPanoptic(CocoPanoptic):
             missing += [record[1]] * (photo is None)
             self.found.append(photo or record[1])
         if missing:
-            raise DataError(self.file, f"{len(missing)} photos are not in the folder: {listed(missing)}", "put them there")
+            raise DataError(
+                self.file, f"{len(missing)} photos are not in the folder: {listed(missing)}", "put them there"
+            )
         self.names = dict(zip((record[1] for record in self.records), self.found, strict=True))
 
     def photo_path(self, index: int) -> Path:

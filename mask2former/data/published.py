@@ -15,8 +15,11 @@ KIND = "ade20k or cityscapes"
 def recognise(listing: Listing) -> str | None:
     if listing.is_file:
         return None
-    folders = {folder for folder in listing.folders}
-    if {"images/training", "annotations/training"} <= folders or {"images/validation", "annotations/validation"} <= folders:
+    folders = listing.folders
+    if {"images/training", "annotations/training"} <= folders or {
+        "images/validation",
+        "annotations/validation",
+    } <= folders:
         return "ADE20K"
     if any(f.startswith("leftImg8bit/") for f in folders) and any(f.startswith("gtFine/") for f in folders):
         return "Cityscapes"

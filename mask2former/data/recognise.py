@@ -28,8 +28,19 @@ from mask2former.errors import DataError
 
 # In this order: the more a layout demands, the earlier. Each module has `recognise` and `open_export`.
 FORMATS: tuple[ModuleType, ...] = (
-    published, plain, panoptic_export, coco_export, supervisely, cvat_xml, labelme, via, yolo, voc, colored, binary
-)  # fmt: skip
+    published,
+    plain,
+    panoptic_export,
+    coco_export,
+    supervisely,
+    cvat_xml,
+    labelme,
+    via,
+    yolo,
+    voc,
+    colored,
+    binary,
+)
 
 
 def open_recognised(place: Path | str, wanted: Wanted, findings: Findings) -> SegmentationDataset:
@@ -41,13 +52,14 @@ def open_recognised(place: Path | str, wanted: Wanted, findings: Findings) -> Se
         dataset: SegmentationDataset = HubDataset(str(place), wanted, findings)
         return closed(dataset, Path(place), findings)
     listing = Listing(place)
-    matches = [(module, title) for module in FORMATS if (title := module.recognise(listing))]
-    if not matches:
+    first = next(((module, title) for module in FORMATS if (title := module.recognise(listing))), None)
+    if first is None:
         raise DataError(listing.place, *nearest(listing))
-    module, findings.tool = matches[0]
+    module, findings.tool = first
     findings.assume("Mac companions (._NAME) passed over", "", listing.companions)
     dataset = module.open_export(listing, wanted, findings)
-    others = [title for other, title in matches[1:] if other.KIND != module.KIND and other is not binary]
+    rest = FORMATS[FORMATS.index(module) + 1 : FORMATS.index(binary)]  # masks lie in many other layouts too
+    others = [title for other in rest if (title := other.recognise(listing))]
     if others:
         findings.conclude(f"it also holds {', '.join(others)}, which is not read")
     return closed(dataset, listing.place, findings)
@@ -71,7 +83,10 @@ def nearest(listing: Listing) -> tuple[str, str]:
         )
     if not listing.photos:
         kinds = sorted({Path(file).suffix.lower() or "no ending" for file in listing.files})
-        return f"no photo in it, only files with {listed(kinds) or 'nothing'}", "name the folder that holds photos and annotations"
+        return (
+            f"no photo in it, only files with {listed(kinds) or 'nothing'}",
+            "name the folder that holds photos and annotations",
+        )
     if listing.ending(".xml"):
         return "XML files beside photos, as of VOC detection: boxes, which are no masks", f"draw outlines, {convert}"
     if any(file.endswith(".txt") for file in listing.files):
@@ -88,4 +103,6 @@ def nearest(listing: Listing) -> tuple[str, str]:
 def looks_like_tasks(listing: Listing, file: str) -> bool:
     with (listing.root / file).open("rb") as start:
         text = start.read(65536)
-    return text.lstrip()[:1] == b"[" and (b'"brushlabels"' in text or b'"polygonlabels"' in text or b'"completed_by"' in text)
+    return text.lstrip()[:1] == b"[" and (
+        b'"brushlabels"' in text or b'"polygonlabels"' in text or b'"completed_by"' in text
+    )

@@ -77,9 +77,10 @@ def as_rings(outline: Sequence[Any], findings: Findings, where: str) -> list[Any
     if any(isinstance(item, Real) for item in outline):
         findings.repair("flat rings wrapped", where)
         return [outline]
-    if all(isinstance(item, Sequence) and len(item) == 2 and isinstance(item[0], Real) for item in outline) and len(
-        outline
-    ) > 2:
+    if (
+        all(isinstance(item, Sequence) and len(item) == 2 and isinstance(item[0], Real) for item in outline)
+        and len(outline) > 2
+    ):
         findings.repair("rings of pairs flattened", where)
         return [outline]
     return list(outline)
@@ -144,7 +145,7 @@ def placed(mask: np.ndarray, left: int, top: int, size: tuple[int, int]) -> np.n
     return whole
 
 
-def drawn(rings: list[list[float]], size: tuple[int, int]) -> np.ndarray:
+def inside(rings: list[list[float]], size: tuple[int, int]) -> np.ndarray:
     """(H, W) bool inside any of the rings."""
     rle = rle_library()
     return rle.decode(rle.merge(rle.frPyObjects(rings, *size))).astype(bool)
@@ -154,5 +155,7 @@ def circle(x: float, y: float, radius_x: float, radius_y: float, turn: float = 0
     """A circle or ellipse as a ring; turn in radians."""
     angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
     across, down = radius_x * np.cos(angles), radius_y * np.sin(angles)
-    ring = np.stack([x + across * math.cos(turn) - down * math.sin(turn), y + across * math.sin(turn) + down * math.cos(turn)], 1)
+    ring = np.stack(
+        [x + across * math.cos(turn) - down * math.sin(turn), y + across * math.sin(turn) + down * math.cos(turn)], 1
+    )
     return ring.ravel().tolist()

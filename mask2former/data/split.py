@@ -65,7 +65,9 @@ def hold_out(listing: Listing, ids: Sequence[str], findings: Findings) -> set[st
     """The photos for validation: as written down, or chosen now and written down."""
     if len(ids) < 2:
         raise DataError(
-            listing.place, f"{len(ids)} photo cannot be split into train and val", "take all of it: split='all', or add photos"
+            listing.place,
+            f"{len(ids)} photo cannot be split into train and val",
+            "take all of it: split='all', or add photos",
         )
     file = listing.root / (SPLIT_FILE if not listing.is_file else f"{listing.place.stem}-{SPLIT_FILE}")
     if file.is_file():
@@ -83,7 +85,9 @@ def hold_out(listing: Listing, ids: Sequence[str], findings: Findings) -> set[st
         write(file, {"seed": SEED, "val": sorted(val), "train": sorted(set(ids) - set(val))})
     except OSError as error:
         where = f"{file.name} could not be written: {error.strerror}"
-    findings.assume(f"of {len(ids)} photos held out for validation, as the data is not split (seed {SEED}; {where})", "", len(val))
+    findings.assume(
+        f"of {len(ids)} photos held out for validation, as the data is not split (seed {SEED}; {where})", "", len(val)
+    )
     return set(val)
 
 

@@ -74,9 +74,7 @@ def meta_files(listing: Listing) -> list[str]:
 
 def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> SegmentationDataset:
     table = {c.title: c.color for file in meta_files(listing) for c in listing.json(file, Meta).classes}
-    colors = {
-        name: tuple(bytes.fromhex(color[1:])) for name, color in table.items() if color and len(color) == 7
-    }
+    colors = {name: tuple(bytes.fromhex(color[1:])) for name, color in table.items() if color and len(color) == 7}
     photos = list(photos_of(listing, set(table), findings))
     return OutlinedPhotos(listing, Contents(photos, list(table), colors=colors), wanted, findings)
 
@@ -90,9 +88,13 @@ def photos_of(listing: Listing, names: set[str], findings: Findings) -> Iterator
         for number, figure in enumerate(content.objects):
             where = f"{file} $.objects[{number}]"
             if figure.classTitle not in names:
-                raise DataError(listing.root / file, f"{where}: class {figure.classTitle!r}", "meta.json does not have it: add it")
+                raise DataError(
+                    listing.root / file, f"{where}: class {figure.classTitle!r}", "meta.json does not have it: add it"
+                )
             if figure.bitmap is not None:
-                objects.append(Object(figure.classTitle, None, where, cutout=bitmap(listing, file, figure.bitmap, where)))
+                objects.append(
+                    Object(figure.classTitle, None, where, cutout=bitmap(listing, file, figure.bitmap, where))
+                )
             elif figure.geometryType in ("polygon", None) and figure.points is not None:
                 holes = [flat(ring) for ring in figure.points.interior if len(ring) > 2]
                 objects.append(Object(figure.classTitle, [flat(figure.points.exterior)], where, holes=holes))

@@ -83,11 +83,13 @@ def read(listing: Listing, file: str, findings: Findings) -> Iterator[tuple[str,
 def rows_of(listing: Listing, file: str) -> Iterator[Photo]:
     photos: dict[str, Photo] = {}
     for number, row in enumerate(csv.DictReader(io.StringIO(listing.text(file).lstrip("#"))), start=2):
-        if not COLUMNS <= set(row) or "filename" not in row:
+        if not set(row) >= COLUMNS or "filename" not in row:
             raise DataError(listing.root / file, f"columns {list(row)}", "expected VIA's CSV: export it anew")
         place = f"line {number}"
         shape, attributes = (
-            decode_json(row[c] or "{}", dict[str, Any], lambda p: DataError(listing.root / file, p, "export it anew"), place)
+            decode_json(
+                row[c] or "{}", dict[str, Any], lambda p: DataError(listing.root / file, p, "export it anew"), place
+            )
             for c in ("region_shape_attributes", "region_attributes")
         )
         photo = photos.setdefault(row["filename"], Photo(row["filename"], []))
@@ -107,7 +109,9 @@ def class_attribute(listing: Listing, photos: list[Photo]) -> str | None:
     if len(names) <= 1 or len(usual) == 1:
         return usual[0] if len(usual) == 1 else next(iter(names), None)
     raise DataError(
-        listing.place, f"regions have the attributes {', '.join(sorted(names))}", "call the one that is the class `class`"
+        listing.place,
+        f"regions have the attributes {', '.join(sorted(names))}",
+        "call the one that is the class `class`",
     )
 
 

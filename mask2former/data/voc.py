@@ -16,8 +16,29 @@ from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
 
 KIND = "voc"
-CLASSES = """background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
-pottedplant sheep sofa train tvmonitor""".split()
+CLASSES = [
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+]
 VOID = 255
 
 
@@ -56,7 +77,9 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
         raise DataError(listing.root, "SegmentationClass without photos", "export it with its images, in JPEGImages")
     findings.repair("masks without a photo left out", listed(missing, 3), len(missing))
     if without := [name for name in classes if name not in objects and objects]:
-        findings.repair("pictures of objects missing, so that all are read as classes alone", listed(without, 3), len(without))
+        findings.repair(
+            "pictures of objects missing, so that all are read as classes alone", listed(without, 3), len(without)
+        )
         triples = [(photo, mask, None) for photo, mask, _ in triples]
     photos = sum("/JPEGImages/" in f"/{file}" for file in listing.photos)
     findings.assume("photos have no mask, which is usual in VOC, and are left out", "", max(0, photos - len(triples)))
@@ -65,9 +88,10 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
 
 def photo_of(listing: Listing, name: str) -> str | None:
     options = [
-        file for file in listing.by_stem.get(PurePosixPath(name).name.lower(), [])
+        file
+        for file in listing.by_stem.get(PurePosixPath(name).name.lower(), [])
         if "/Segmentation" not in f"/{file}" and str(PurePosixPath(file).with_suffix("")).endswith(name)
-    ]  # fmt: skip
+    ]
     options.sort(key=lambda file: "JPEGImages" not in file)
     return options[0] if options else None
 
@@ -78,7 +102,9 @@ def image_sets(listing: Listing) -> dict[str, str]:
     for file in listing.files:
         path = PurePosixPath(file)
         if path.suffix == ".txt" and path.parent.name == "Segmentation" and path.stem.lower() in OF_NAME:
-            found |= dict.fromkeys((line.strip() for line in listing.text(file).splitlines() if line.strip()), OF_NAME[path.stem.lower()])
+            found |= dict.fromkeys(
+                (line.strip() for line in listing.text(file).splitlines() if line.strip()), OF_NAME[path.stem.lower()]
+            )
     return found
 
 
@@ -89,7 +115,9 @@ def table(listing: Listing, findings: Findings) -> tuple[dict[int, str | None], 
     if found := listing.named("class_names.txt"):
         names = [line.strip() for line in listing.text(found[0]).splitlines() if line.strip()]
         names = names[1:] if names and names[0] in ("__ignore__", "_ignore_") else names
-        return {VOID: None} | {k: "background" if name == "_background_" else name for k, name in enumerate(names)}, False
+        return {VOID: None} | {
+            k: "background" if name == "_background_" else name for k, name in enumerate(names)
+        }, False
     return {VOID: None} | dict(enumerate(CLASSES)), False
 
 
@@ -105,6 +133,10 @@ def label_map(listing: Listing, file: str, findings: Findings) -> dict[int, str 
         except ValueError:
             raise DataError(listing.root / file, f"line {number}: {line!r}", "expected name:red,green,blue::") from None
         if color in values:
-            raise DataError(listing.root / file, f"line {number}: the colour of {name} is {values[color]}'s too", "give each its own")
+            raise DataError(
+                listing.root / file,
+                f"line {number}: the colour of {name} is {values[color]}'s too",
+                "give each its own",
+            )
         values[color] = void_or(name, findings)
     return values

@@ -56,7 +56,9 @@ def read_yaml(listing: Listing, file: str) -> Any:
 def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> SegmentationDataset:
     file = table_file(listing)
     content = read_yaml(listing, file) if file.lower().endswith(("yaml", "yml")) else {}
-    names = content.get("names") if content else [line.strip() for line in listing.text(file).splitlines() if line.strip()]
+    names = (
+        content.get("names") if content else [line.strip() for line in listing.text(file).splitlines() if line.strip()]
+    )
     if isinstance(names, dict):
         if not all(isinstance(key, int) and key >= 0 for key in names):
             raise DataError(listing.root / file, f"names: {list(names)[:5]}", "expected class numbers from 0")
@@ -84,9 +86,7 @@ def split_folders(content: dict[str, Any]) -> dict[str, str]:
     return folders
 
 
-def photos_of(
-    listing: Listing, names: list[str], folders: dict[str, str], findings: Findings
-) -> Iterator[Drawn]:
+def photos_of(listing: Listing, names: list[str], folders: dict[str, str], findings: Findings) -> Iterator[Drawn]:
     labels = {file for file in listing.files if in_labels(file)}
     used = set()
     for photo in listing.photos:
@@ -103,8 +103,14 @@ def photos_of(
         if text is None:
             findings.assume("photos without a label file hold no object", photo)
         folder = parent(photo)
-        split = next((s for end, s in folders.items() if folder == end or f"/{folder}/".find(f"/{end}/") >= 0
-                      or end.endswith(f"/{folder}")), None)  # fmt: skip
+        split = next(
+            (
+                s
+                for end, s in folders.items()
+                if folder == end or f"/{folder}/".find(f"/{end}/") >= 0 or end.endswith(f"/{folder}")
+            ),
+            None,
+        )
         yield Drawn(photo, ".", None, objects, split or split_of(photo))
     for text in sorted(labels - used):
         findings.repair("label files without a photo left out", text)
@@ -120,10 +126,14 @@ def objects_of(listing: Listing, file: str, names: list[str], findings: Findings
             if label != int(label):
                 raise ValueError
         except ValueError:
-            raise DataError(listing.root / file, f"line {row}: {line[:40]!r}", "expected a class and shares x y x y …") from None
+            raise DataError(
+                listing.root / file, f"line {row}: {line[:40]!r}", "expected a class and shares x y x y …"
+            ) from None
         if not 0 <= label < len(names):
             raise DataError(
-                listing.root / file, f"line {row}: class {int(label)}, but there are {len(names)}", "correct names or line"
+                listing.root / file,
+                f"line {row}: class {int(label)}, but there are {len(names)}",
+                "correct names or line",
             )
         if len(numbers) == 4:
             findings.repair("boxes left out, which are no masks", where)
