@@ -16,7 +16,8 @@ LEVELS = {
     name: level
     for level, names in {
         0: """
-            mask2former.structures mask2former.allocator mask2former.data.window mask2former.evaluation.gather
+            mask2former.structures mask2former.allocator mask2former.lazy mask2former.data.kinds
+            mask2former.data.window mask2former.evaluation.gather
             mask2former.inference.packed_masks mask2former.inference.side_thread mask2former.modeling.config
             mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
             mask2former.modeling.linear mask2former.modeling.shifted_windows
@@ -41,26 +42,27 @@ LEVELS = {
             mask2former.evaluation.instance mask2former.evaluation.panoptic mask2former.evaluation.semantic
             mask2former.inference.memory mask2former.inference.postprocess mask2former.modeling.backbone
             mask2former.modeling.pixel_decoder
-            mask2former.modeling.transformer_decoder mask2former.training.losses weights.infer
+            mask2former.modeling.transformer_decoder mask2former.training.losses weights.zoo
         """,
         3: """
             mask2former.data.dataset mask2former.data.label_space mask2former.inference.formats
             mask2former.inference.prediction mask2former.inference.segmentation mask2former.modeling.model
-            oneformer.losses oneformer.transformer_decoder weights.hub_config
+            oneformer.losses oneformer.transformer_decoder weights.class_names weights.infer
         """,
         4: """
             mask2former.data.cityscapes mask2former.data.coco mask2former.data.folder mask2former.data.joined
             mask2former.inference.merge mask2former.inference.predictor mask2former.training.trainer oneformer.model
+            weights.hub_config
         """,
         5: """
-            mask2former.data.ade20k mask2former.data.datasets mask2former.evaluation.evaluator weights.zoo
-            weights.checkpoint weights.class_names weights.compact
+            mask2former.data.ade20k mask2former.data.datasets mask2former.evaluation.evaluator
+            weights.checkpoint weights.compact weights.model_card
         """,
         6: """
             mask2former.data.inspect weights.backbone_file weights.load
         """,
         7: """
-            weights.convert
+            weights.conversion weights.pretrained
         """,
         8: """
             mask2former.commands.evaluate mask2former.commands.inspect mask2former.commands.lessons
@@ -73,6 +75,8 @@ LEVELS = {
     }.items()
     for name in names.split()
 }
+# What its methods call is above it: `mask2former/pretrained.py` says why.
+EXCEPTION = "mask2former.pretrained"
 EXTRAS = ("transformers", "pycocotools", "hotcoco", "matplotlib", "gradio", "open_clip", "tensorboard", "onnx")
 
 
@@ -96,21 +100,24 @@ def project_imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_imports_go_down(path):
     name = module_name(path)
-    if path.name == "__init__.py" or path.name == "__main__.py":
+    if path.name == "__init__.py" or path.name == "__main__.py" or name == EXCEPTION:
         return
     assert name in LEVELS, f"{name} has no level; give it one in tests/test_rooms.py"
     for imported in project_imports(path):
         if (ROOT / Path(*imported.split(".")) / "__init__.py").exists():
             continue  # a package; what it gathers is checked file by file
-        assert LEVELS[imported] <= LEVELS[name], f"{name} (level {LEVELS[name]}) imports {imported}"
-        assert LEVELS[imported] < 9, f"{imported} is a program; nobody imports it"
+        if imported != EXCEPTION:
+            assert LEVELS[imported] <= LEVELS[name], f"{name} (level {LEVELS[name]}) imports {imported}"
+        assert LEVELS.get(imported, 0) < 9, f"{imported} is a program; nobody imports it"
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_packages_are_layered(path):
     package = module_name(path).split(".")[0]
     allowed = {"mask2former": {"mask2former"}, "oneformer": {"mask2former", "oneformer"}, "weights": set(PACKAGES)}
-    if LEVELS.get(module_name(path), 0) >= 8 or path.name == "__main__.py":
+    if LEVELS.get(module_name(path), 0) >= 8 or path.name in ("__init__.py", "__main__.py"):
+        return  # programs, and packages that gather names lazily
+    if module_name(path) == EXCEPTION:
         return
     assert {name.split(".")[0] for name in project_imports(path)} <= allowed[package]
 

@@ -20,7 +20,7 @@ from mask2former.structures import TASKS, ClassInfo, Targets
 Transform = Callable[[Image.Image, Annotation], tuple[Tensor, Targets]]
 
 
-class SegmentationDataset(Dataset):
+class SegmentationDataset(Dataset[tuple[Any, Any]]):
     """Photos and what is in them.
 
     `dataset[i]` is (photo, annotation), an RGB picture and an `Annotation` whose masks are still compressed; with a
@@ -86,7 +86,7 @@ class SegmentationDataset(Dataset):
         return f"{type(self).__name__}({self.name}: {len(self)} photos, {len(self.classes)} classes)"
 
 
-class PackedRecords(Sequence):
+class PackedRecords(Sequence[Any]):
     """A list kept as one byte array.
 
     Reading a Python list touches the reference counts of its items, so that every worker process would in time own

@@ -14,16 +14,6 @@ from mask2former.data.files import DataError
 from mask2former.data.folder import FolderDataset
 from mask2former.data.joined import JoinedDataset
 
-DATA_HELP = """\
-coco-panoptic:FOLDER[:SPLIT]     COCO's own layout: annotations/panoptic_{SPLIT}2017.json, …
-coco-panoptic:PHOTOS:FILE.json   any other place; the PNG files are in the folder FILE
-coco-instance:FOLDER[:SPLIT]     annotations/instances_{SPLIT}2017.json, or the one JSON file of a small dataset
-coco-instance:PHOTOS:FILE.json   any other place
-ade20k-semantic:FOLDER[:SPLIT]   ADEChallengeData2016; also ade20k-panoptic, ade20k-instance
-cityscapes:FOLDER[:SPLIT]        leftImg8bit and gtFine; also cityscapes-semantic, cityscapes-instance
-folder:FOLDER[:SPLIT]            images/ and masks/ with classes.txt or classes.json
-SPLIT is train, val or, for data that is not split, all."""
-
 
 def open_dataset(
     spec: str | Sequence[str],
@@ -35,7 +25,7 @@ def open_dataset(
     """Open a dataset by a short text.
 
     Arguments:
-        spec: see `DATA_HELP`; several join into one dataset, whose classes must be the same.
+        spec: see `kinds.DATA_HELP`; several join into one dataset, whose classes must be the same.
         split: "train", "val" or "all"; one inside the spec goes before it.
         classes: None for the dataset's own, "supercategory" for COCO's 27 coarse ones, or names to keep.
         background: for a plain folder with classes.txt: "class" or "ignore", see `FolderDataset`.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from mask2former.structures import PhotoSizes, Protocol
 
 PRESETS = ("paper", "hub")
+Photo = str | Path | Image.Image | NDArray[np.uint8] | Tensor  # what `read_photo` takes
 MAX_PIXELS = 150_000_000  # of one photo; more is taken for a mistake
 
 
