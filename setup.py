@@ -4,7 +4,7 @@ from pathlib import Path
 from setuptools import setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "mask2former/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "mask2former/version.py").read_text(encoding="utf-8"), re.M)[1]
 EXTRAS = {
     "train": ["hotcoco>=1.3", "open_clip_torch>=2.30", "tensorboard>=2.14"],
     "eval": ["hotcoco>=1.3", "pycocotools>=2.0.8"],
@@ -19,6 +19,8 @@ PACKAGES = [
     "mask2former.data",
     "mask2former.evaluation",
     "mask2former.inference",
+    "mask2former.kernels",
+    "mask2former.kernels.deformable_sampling",
     "mask2former.modeling",
     "mask2former.training",
     "oneformer",
@@ -46,6 +48,8 @@ setup(
         "numpy>=1.26",
         "scipy>=1.11",
         "safetensors>=0.4.5",
+        "msgspec>=0.19",
+        "filelock>=3.13",
         "huggingface_hub>=0.27",
         "pillow>=10.1",
         "tqdm>=4.66",

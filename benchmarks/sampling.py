@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from benchmarks import measure
 from benchmarks.report import Goal, Row, at_least, size_text
 from benchmarks.settings import Settings
-from mask2former.modeling import deformable_attention as ours
+from mask2former.kernels import deformable_sampling as ours
+from mask2former.kernels import route
+from mask2former.modeling.deformable_attention import MultiScaleDeformableAttention
 from mask2former.modeling.pixel_decoder import token_centres
 
 STRIDES, DIM, HEADS, POINTS = (32, 16, 8), 256, 8, 4
@@ -29,12 +31,12 @@ GOALS = {
 
 
 def rows(settings: Settings) -> Iterator[Row | str]:
-    if settings.on_gpu and not ours.HAS_TRITON:
+    if settings.on_gpu and not route.HAS_TRITON:
         yield "sampling: Triton is not installed, so the GPU runs the PyTorch form; the goals are the kernel's"
     for dtype in (torch.float32, torch.bfloat16) if settings.on_gpu else (torch.float32,):
         for images in (1, 8) if settings.on_gpu and not settings.quick else (1,):
             inputs = Inputs.random(QUICK_SIZE if settings.quick else SIZE, images, settings.device, dtype)
-            has_goal = not settings.quick and (not settings.on_gpu or ours.HAS_TRITON)
+            has_goal = not settings.quick and (not settings.on_gpu or route.HAS_TRITON)
             yield from sampling_rows(inputs, settings, GOALS[settings.device.type] if has_goal else {})
 
 
@@ -94,7 +96,7 @@ def modules(inputs: Inputs) -> dict[str, tuple[Callable[[], Tensor], list[Tensor
         Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as Theirs,
     )
 
-    mine = ours.MultiScaleDeformableAttention(DIM, HEADS, len(inputs.shapes), POINTS)
+    mine = MultiScaleDeformableAttention(DIM, HEADS, len(inputs.shapes), POINTS)
     for layer in (mine.sampling_offsets, mine.attention_weights):
         nn.init.normal_(layer.weight, std=0.06)  # offsets that differ by about a pixel from query to query
     theirs = Theirs(DIM, HEADS, len(inputs.shapes), POINTS)

@@ -7,13 +7,12 @@ The front door: models by name, the predictor and what it gives, both networks. 
 from typing import TYPE_CHECKING
 
 from mask2former.lazy import lazily
-
-__version__ = "0.2.0"
+from mask2former.version import __version__
 
 if TYPE_CHECKING:
+    from mask2former.errors import CheckpointError, DataError, PhotoError
     from mask2former.inference.prediction import Prediction
     from mask2former.inference.predictor import Predictor
-    from mask2former.inference.preprocess import PhotoError
     from mask2former.inference.segmentation import Segmentation
     from mask2former.modeling.config import Mask2FormerConfig
     from mask2former.modeling.model import Mask2Former
@@ -22,15 +21,14 @@ if TYPE_CHECKING:
     from oneformer.model import OneFormer
     from weights.conversion import convert
     from weights.load import create_model, create_predictor, save_model
-    from weights.translate import CheckpointError
     from weights.zoo import list_models
 else:
     __getattr__, __dir__ = lazily(
         __name__,
         {
+            "mask2former.errors": "CheckpointError DataError PhotoError",
             "mask2former.inference.prediction": "Prediction",
             "mask2former.inference.predictor": "Predictor",
-            "mask2former.inference.preprocess": "PhotoError",
             "mask2former.inference.segmentation": "Segmentation",
             "mask2former.modeling.config": "Mask2FormerConfig",
             "mask2former.modeling.model": "Mask2Former",
@@ -39,7 +37,6 @@ else:
             "oneformer.model": "OneFormer",
             "weights.conversion": "convert",
             "weights.load": "create_model create_predictor save_model",
-            "weights.translate": "CheckpointError",
             "weights.zoo": "list_models",
         },
     )
@@ -47,6 +44,7 @@ else:
 __all__ = [
     "CheckpointError",
     "ClassInfo",
+    "DataError",
     "Mask2Former",
     "Mask2FormerConfig",
     "OneFormer",

@@ -10,13 +10,14 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-from mask2former import __version__
 from mask2former.allocator import keep_freed_memory
+from mask2former.commands.env import env, env_options
 from mask2former.commands.evaluate import evaluate, evaluate_options
 from mask2former.commands.inspect import inspect, inspect_options
 from mask2former.commands.options import device_or_default
 from mask2former.commands.predict import predict, predict_options
 from mask2former.commands.train import train, train_options
+from mask2former.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None, family: str = "mask2former") -> int:
@@ -124,4 +125,5 @@ COMMANDS = {
     "inspect": (inspect_options, inspect),
     "convert": (convert_options, convert),
     "models": (models_options, models),
+    "env": (env_options, env),
 }

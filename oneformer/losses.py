@@ -14,6 +14,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.kernels.precision import without_autocast
 from mask2former.structures import Outputs, Targets
 from mask2former.training.losses import Criterion, at_least_float32
 from mask2former.training.points import Points
@@ -59,7 +60,7 @@ class OneFormerCriterion(nn.Module):
                 "as model(pixel_values, tasks, texts)"
             )
         terms, total = self.segmentation(outputs, targets, generator, points)
-        with torch.autocast(outputs.class_logits.device.type, enabled=False):
+        with without_autocast(outputs.class_logits):
             contrastive = contrastive_loss(outputs.contrastive_logits, outputs.text_features, self.logit_scale)
             if not contrastive.isfinite():
                 raise FloatingPointError(f"the contrastive loss of {len(targets)} images is {contrastive.item()}")

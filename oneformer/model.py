@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mask2former.kernels.precision import exactly
 from mask2former.modeling.backbone import Backbone
 from mask2former.modeling.layers import MLP
 from mask2former.modeling.model import check_pixel_values, create_pixel_decoder
@@ -86,14 +87,9 @@ class OneFormer(nn.Module, Pretrained):
 
     def task_token(self, task: str | Sequence[str] | Tensor, batch_size: int) -> Tensor:
         """(B, C). What the MLP reads is the token ids themselves, as numbers; the weights were trained so."""
-        weight = self.task_mlp.layers[0].weight
-        tokens = task_tokens(task, batch_size, self.config.task_sequence_length, weight.device)
-        # Ids go up to 49407, which half precision cannot hold: read and mixed in float32, then rounded.
-        exact = torch.promote_types(weight.dtype, torch.float32)
-        parameters = {name: parameter.to(exact) for name, parameter in self.task_mlp.named_parameters()}
-        with torch.autocast(weight.device.type, enabled=False):
-            token = torch.func.functional_call(self.task_mlp, parameters, tokens.to(exact))
-        return token.to(weight.dtype)
+        length, device = self.config.task_sequence_length, self.task_mlp.layers[0].weight.device
+        # Ids go up to 49407, which half precision cannot hold.
+        return exactly(self.task_mlp, task_tokens(task, batch_size, length, device))
 
     def encode_texts(self, texts: Tensor) -> Tensor:
         """(B, N, T) token ids → (B, Q, C): the features of the N texts, then the learned contexts."""

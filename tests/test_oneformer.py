@@ -115,7 +115,7 @@ def pair(request, tmp_path_factory):
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("size", [(64, 96), (97, 131)])
-def test_parity_with_transformers(pair, size, task, monkeypatch):
+def test_parity_with_transformers(pair, size, task, forms, monkeypatch):
     theirs, ours = pair
     # transformers leaves the text encoder's causal mask out; the original's stored numbers below check it.
     monkeypatch.setattr(text_encoder, "causal_mask", lambda length, device: torch.ones(length, length).bool())
@@ -183,7 +183,7 @@ def assert_predictions(outputs, stored, prefix):
 
 @needs_shared
 @pytest.mark.parametrize("name", ["single", "pair"])
-def test_against_the_original(original, name):
+def test_against_the_original(original, name, forms):
     model, folder = original
     stored = np.load(folder / f"{name}.npz")
     texts = json.loads((folder / f"{name}_segments_info.json").read_text())["tasks"]

@@ -32,7 +32,7 @@ def hand_padded(images, size, protocol):
 
 
 @pytest.mark.parametrize("file, size", [("single", (128, 160)), ("pair", (160, 160))])
-def test_every_stage(model, file, size):
+def test_every_stage(model, file, size, forms):
     stored = np.load(FOLDER / f"{file}.npz")
     images = [stored[f"img{i}"] for i in range(2) if f"img{i}" in stored]
     pixel_values = hand_padded(images, size, model.config.protocol)

@@ -48,11 +48,11 @@ def compare(ours, theirs, pixel_values, tolerance):
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_every_stage_in_float64(pair, size):
+def test_every_stage_in_float64(pair, size, forms):
     compare(*pair, torch.randn(2, 3, *size, dtype=torch.float64), 1e-9)
 
 
-def test_gradients_in_float64(pair, tmp_path):
+def test_gradients_in_float64(pair, tmp_path, forms):
     """The derivative of every weight, through one scalar of all final logits.
 
     Both sides' gradients are written in place of their weights, and theirs are read with the tables for the weights.

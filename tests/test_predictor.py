@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 import weights
+from mask2former.errors import PhotoError
 from mask2former.inference.predictor import Predictor
-from mask2former.inference.preprocess import PhotoError
 from mask2former.inference.visualize import layer_masks
 from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.modeling.model import Mask2Former

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mask2former.inference.preprocess import PhotoError, Preprocess, read_photo, shortest_edge_size
+from mask2former.errors import PhotoError
+from mask2former.inference.preprocess import Preprocess, read_photo, shortest_edge_size
 from mask2former.structures import Protocol
 
 RED = (200, 40, 10)

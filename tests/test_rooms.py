@@ -1,131 +1,78 @@
-"""The house rules: who may import whom, and what a plain import must not pull in."""
+"""Who may import whom, by package: the rooms of the house in their order. CONTRIBUTING.md says it in words."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("mask2former", "oneformer", "weights")
-FILES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
-
-# A file imports only from lower levels, or from its own level beside it. Package __init__ files only gather names.
-LEVELS = {
-    name: level
-    for level, names in {
-        0: """
-            mask2former.structures mask2former.allocator mask2former.lazy mask2former.data.kinds
-            mask2former.data.window mask2former.evaluation.gather
-            mask2former.inference.packed_masks mask2former.inference.side_thread mask2former.modeling.config
-            mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
-            mask2former.modeling.linear mask2former.modeling.shifted_windows
-            mask2former.modeling.winograd mask2former.training.interruption mask2former.training.log
-            mask2former.training.optimizer
-            mask2former.training.points mask2former.training.processes oneformer.config oneformer.tasks
-            oneformer.tokenizer weights.bundled weights.download weights.keys_backbone weights.keys_huggingface
-            weights.keys_original weights.pickle_reader
-        """,
-        1: """
-            mask2former.data.annotation mask2former.data.classes mask2former.inference.preprocess
-            mask2former.inference.network mask2former.inference.tiles mask2former.inference.visualize
-            mask2former.inference.windows
-            mask2former.modeling.deformable_attention mask2former.modeling.layers mask2former.modeling.swin
-            mask2former.modeling.window_attention
-            mask2former.training.batches
-            mask2former.training.checkpoint mask2former.training.matcher oneformer.dinat oneformer.targets
-            oneformer.text_encoder weights.translate
-        """,
-        2: """
-            mask2former.data.contact_sheet mask2former.data.files mask2former.data.transforms
-            mask2former.evaluation.instance mask2former.evaluation.panoptic mask2former.evaluation.semantic
-            mask2former.inference.memory mask2former.inference.postprocess mask2former.modeling.backbone
-            mask2former.modeling.pixel_decoder
-            mask2former.modeling.transformer_decoder mask2former.training.losses weights.zoo
-        """,
-        3: """
-            mask2former.data.dataset mask2former.data.label_space mask2former.inference.formats
-            mask2former.inference.prediction mask2former.inference.segmentation mask2former.modeling.model
-            oneformer.losses oneformer.transformer_decoder weights.class_names weights.infer
-        """,
-        4: """
-            mask2former.data.cityscapes mask2former.data.coco mask2former.data.folder mask2former.data.joined
-            mask2former.inference.merge mask2former.inference.predictor mask2former.training.trainer oneformer.model
-            weights.hub_config
-        """,
-        5: """
-            mask2former.data.ade20k mask2former.data.datasets mask2former.evaluation.evaluator
-            weights.checkpoint weights.compact weights.model_card
-        """,
-        6: """
-            mask2former.data.inspect weights.backbone_file weights.load
-        """,
-        7: """
-            weights.conversion weights.pretrained
-        """,
-        8: """
-            mask2former.commands.evaluate mask2former.commands.inspect mask2former.commands.lessons
-            mask2former.commands.options
-            mask2former.commands.predict mask2former.commands.train
-        """,
-        9: """
-            mask2former.cli
-        """,
-    }.items()
-    for name in names.split()
+RANK = {"ground": 0, "kernels": 1, "modeling": 2, "training": 3, "inference": 3, "data": 4, "evaluation": 5,
+        "oneformer": 6, "weights": 7, "commands": 8}  # fmt: skip
+EXTRAS = {
+    "transformers",
+    "pycocotools",
+    "hotcoco",
+    "matplotlib",
+    "open_clip",
+    "tensorboard",
+    "onnx",
+    "openvino",
+    "mkdocs",
 }
-# What its methods call is above it: `mask2former/pretrained.py` says why.
-EXCEPTION = "mask2former.pretrained"
-EXTRAS = ("transformers", "pycocotools", "hotcoco", "matplotlib", "gradio", "open_clip", "tensorboard", "onnx")
+# the one file that calls what lies above it, inside its methods: the hand expects `model.push_to_hub`
+CALLS_UP = "mask2former.pretrained"
+FILES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("mask2former", "oneformer", "weights")
+    for path in (ROOT / package).rglob("*.py")
+}
 
 
-def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def room(module: str) -> str:
+    """mask2former.modeling.swin → modeling, mask2former.structures → ground, weights.zoo → weights."""
+    package, *inner = module.split(".")
+    if module in ("mask2former", "mask2former.cli") or module.endswith("__main__"):
+        return "commands"  # the front door, which shows what lies behind
+    return package if package != "mask2former" else inner[0] if inner[0] in RANK else "ground"
 
 
-def project_imports(path: Path) -> set[str]:
+def imports(module: str) -> set[str]:
+    """The project's modules that a module imports, at once or later."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(FILES[module].read_text(encoding="utf-8"))
+    for node in tree.body if module == CALLS_UP else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: relative import"
-            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
-            known = {name for name in submodules if (ROOT / Path(*name.split("."))).with_suffix(".py").exists()}
-            found |= known or {node.module}
-    return {name for name in found if name.split(".")[0] in PACKAGES}
+        elif isinstance(node, ast.ImportFrom):
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inside & set(FILES) or {node.module}
+    return found & set(FILES)
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_go_down(path):
-    name = module_name(path)
-    if path.name == "__init__.py" or path.name == "__main__.py" or name == EXCEPTION:
-        return
-    assert name in LEVELS, f"{name} has no level; give it one in tests/test_rooms.py"
-    for imported in project_imports(path):
-        if (ROOT / Path(*imported.split(".")) / "__init__.py").exists():
-            continue  # a package; what it gathers is checked file by file
-        if imported != EXCEPTION:
-            assert LEVELS[imported] <= LEVELS[name], f"{name} (level {LEVELS[name]}) imports {imported}"
-        assert LEVELS.get(imported, 0) < 9, f"{imported} is a program; nobody imports it"
+def test_a_file_imports_from_its_own_room_or_lower_ones():
+    for module in FILES:
+        for here, there in ((room(module), room(imported)) for imported in imports(module)):
+            assert here == there or RANK[there] < RANK[here], f"{module} ({here}) imports something of {there}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_packages_are_layered(path):
-    package = module_name(path).split(".")[0]
-    allowed = {"mask2former": {"mask2former"}, "oneformer": {"mask2former", "oneformer"}, "weights": set(PACKAGES)}
-    if LEVELS.get(module_name(path), 0) >= 8 or path.name in ("__init__.py", "__main__.py"):
-        return  # programs, and packages that gather names lazily
-    if module_name(path) == EXCEPTION:
-        return
-    assert {name.split(".")[0] for name in project_imports(path)} <= allowed[package]
+def test_no_circles_between_files():
+    done, path = set(), []
+
+    def visit(module):
+        assert module not in path, " → ".join([*path[path.index(module) :], module])
+        if module not in done:
+            path.append(module)
+            for imported in imports(module):
+                visit(imported)
+            done.add(path.pop())
+
+    for module in FILES:
+        visit(module)
 
 
-def test_a_plain_import_pulls_in_no_extra():
-    """torch itself may import triton, so that one is looked for under the name of our kernel's file."""
-    code = "import sys, mask2former, oneformer, weights; print(*sys.modules)"
+def test_a_plain_import_pulls_in_no_optional_library():
+    code = "import sys, mask2former, oneformer, weights, mask2former.inference.predictor; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     modules = set(loaded.stdout.split())
-    assert not set(EXTRAS) & {module.split(".")[0] for module in modules}
-    assert "mask2former.modeling.deformable_attention_triton" not in modules
+    assert not EXTRAS & {module.split(".")[0] for module in modules}
+    assert "mask2former.kernels.deformable_sampling.triton" not in modules  # torch itself may import Triton

@@ -12,7 +12,8 @@ import weights.zoo
 from mask2former import ClassInfo, Mask2FormerConfig, Protocol
 from mask2former.data.classes import dataset_classes
 from mask2former.inference.preprocess import Preprocess
-from oneformer.dinat import Block, neighborhood_attention
+from mask2former.kernels.neighborhood_attention import neighborhood_attention
+from oneformer.dinat import Block
 from tests.conftest import SHARED, needs_shared
 from tests.toy_transformers import mask2former as toy_mask2former
 from tests.toy_transformers import swin as toy_swin

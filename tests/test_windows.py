@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mask2former.errors import PhotoError
 from mask2former.inference.memory import MemoryBudget
 from mask2former.inference.merge import MergedMap, MergedMasks
 from mask2former.inference.packed_masks import PackedMasks
 from mask2former.inference.predictor import Predictor
-from mask2former.inference.preprocess import PhotoError, Preprocess
+from mask2former.inference.preprocess import Preprocess
 from mask2former.inference.segmentation import Segmentation, regions
 from mask2former.inference.windows import cut, window_size
 from mask2former.modeling.config import Mask2FormerConfig

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mask2former import __version__
+from mask2former.version import __version__
 
 if TYPE_CHECKING:
     from mask2former.modeling.model import Mask2Former

@@ -14,6 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from mask2former.errors import CheckpointError
 from weights import keys_backbone, keys_huggingface, keys_original
 
 LAYOUTS = ("original", "hub")
@@ -135,8 +136,8 @@ def model_family(names: Iterable[str]) -> str:
 
 
 @dataclass
-class CheckpointError(ValueError):
-    """A checkpoint that does not fit its network, with every entry that does not."""
+class EntriesError(CheckpointError):
+    """A checkpoint whose entries are not its network's, with every one that is not."""
 
     source: str
     unknown: list[str] = field(default_factory=list)  # in the file, but nowhere in the network
@@ -161,7 +162,7 @@ def check_entries(
         if found[name].shape != expected[name].shape
     ]
     if unknown or missing or misshapen:
-        raise CheckpointError(source, unknown, missing, misshapen)
+        raise EntriesError(source, unknown, missing, misshapen)
 
 
 def _listed(names: list[str], limit: int = 40) -> str:

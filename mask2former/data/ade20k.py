@@ -11,8 +11,9 @@ from mask2former.data.annotation import Annotation, IdMap
 from mask2former.data.classes import dataset_classes
 from mask2former.data.coco import CocoInstance, CocoPanoptic
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import DataError, list_files, read_map
+from mask2former.data.files import list_files, read_map
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
+from mask2former.errors import DataError
 
 SPLITS = {"train": "training", "val": "validation"}
 

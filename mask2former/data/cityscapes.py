@@ -10,8 +10,9 @@ import numpy as np
 from mask2former.data.annotation import IdMap
 from mask2former.data.classes import dataset_classes
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import DataError, list_files, read_map
+from mask2former.data.files import list_files, read_map
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
+from mask2former.errors import DataError
 
 LABEL_IDS = range(34)  # 19 of them are evaluated; the rest is void
 LICENSE_PLATE = (255, 65535)  # label id −1 as 8 and 16 bits hold it; void

@@ -12,8 +12,9 @@ import numpy as np
 from mask2former.data.annotation import Annotation, IdMap, Shapes, as_rle, rle_library
 from mask2former.data.classes import dataset_classes
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import DataError, read_json, read_map
+from mask2former.data.files import read_json, read_map
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
+from mask2former.errors import DataError
 from mask2former.modeling.config import class_color
 from mask2former.structures import ClassInfo
 

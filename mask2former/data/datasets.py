@@ -10,9 +10,9 @@ from mask2former.data.cityscapes import Cityscapes
 from mask2former.data.classes import dataset_classes
 from mask2former.data.coco import CocoInstance, CocoPanoptic
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import DataError
 from mask2former.data.folder import FolderDataset
 from mask2former.data.joined import JoinedDataset
+from mask2former.errors import DataError
 
 
 def open_dataset(

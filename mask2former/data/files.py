@@ -10,22 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from mask2former.errors import DataError, PhotoError
 from mask2former.inference import preprocess
-
-
-class DataError(ValueError):
-    """A file of a dataset is not as it should be: which one, what is wrong, and what to do."""
-
-    def __init__(self, file: Path | str, problem: str = "", remedy: str = ""):
-        if not problem:  # so a DataLoader makes it anew: of a text that ends like a worker's traceback
-            said = str(file).strip().rpartition(f"{type(self).__name__}: ")[2]
-            file, _, said = said.partition(": ")
-            problem, _, remedy = said.rpartition("; ")
-        super().__init__(f"{file}: {problem}; {remedy}")
-        self.file, self.problem, self.remedy = Path(file), problem, remedy
-
-    def __reduce__(self):  # worker processes hand exceptions over pickled
-        return DataError, (self.file, self.problem, self.remedy)
 
 
 def list_files(folder: Path, endings: tuple[str, ...], pattern: str = "*") -> list[Path]:
@@ -53,7 +39,7 @@ def read_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
         if size is not None and photo.size[::-1] != tuple(size) == image.size[::-1]:
             image.getexif().pop(ExifTags.Base.Orientation, None)
             photo = preprocess.read_photo(image)
-    except preprocess.PhotoError as error:
+    except PhotoError as error:
         raise DataError(path, f"not a usable photo ({error})", "replace it or remove its entry") from error
     if size is not None and photo.size[::-1] != tuple(size):
         raise DataError(

@@ -10,8 +10,9 @@ import numpy as np
 
 from mask2former.data.annotation import IdMap
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import DataError, list_files, read_image, read_map
+from mask2former.data.files import list_files, read_image, read_map
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
+from mask2former.errors import DataError
 from mask2former.modeling.config import class_color
 from mask2former.structures import ClassInfo
 

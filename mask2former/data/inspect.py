@@ -14,7 +14,7 @@ from PIL import Image
 from mask2former.data.contact_sheet import contact_sheet
 from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.datasets import open_dataset
-from mask2former.data.files import DataError
+from mask2former.errors import DataError
 
 TINY = 64  # pixels: a smaller segment covers less than four pixels of the network's mask features
 FEW = 10  # segments of a class

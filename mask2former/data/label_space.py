@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mask2former.data.files import DataError
+from mask2former.errors import DataError
 from mask2former.structures import ClassInfo
 
 LEFT_OUT = -1  # the label id of a category that exists but was not chosen: its pixels are void

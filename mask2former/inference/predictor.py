@@ -15,12 +15,13 @@ from typing import Any, Literal, overload
 import torch
 from torch import nn
 
+from mask2former.errors import PhotoError
 from mask2former.inference import postprocess
 from mask2former.inference.memory import MemoryBudget
 from mask2former.inference.merge import MergedMap, MergedMasks
 from mask2former.inference.network import Clock, compile_network, run_network
 from mask2former.inference.prediction import Prediction
-from mask2former.inference.preprocess import MAX_PIXELS, Photo, PhotoError, Preprocess, read_photo
+from mask2former.inference.preprocess import MAX_PIXELS, Photo, Preprocess, read_photo
 from mask2former.inference.segmentation import Segmentation
 from mask2former.inference.side_thread import side_thread
 from mask2former.structures import TASKS, ClassInfo, Outputs, PhotoSizes, Protocol, Task

@@ -16,15 +16,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from mask2former.errors import PhotoError
 from mask2former.structures import PhotoSizes, Protocol
 
 PRESETS = ("paper", "hub")
 Photo = str | Path | Image.Image | NDArray[np.uint8] | Tensor  # what `read_photo` takes
 MAX_PIXELS = 150_000_000  # of one photo; more is taken for a mistake
-
-
-class PhotoError(ValueError):
-    """A photo that cannot be read, or is none: which one, and why."""
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,14 @@ S = Σ H_l · W_l positions of all levels together.
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mask2former.modeling import deformable_attention_pytorch
-from mask2former.modeling.linear import affine, linear
-
-# "auto": the Triton kernel on CUDA where Triton is installed, PyTorch elsewhere; "triton", "pytorch": always that one.
-KERNEL = os.environ.get("MASK2FORMER_SAMPLING", "auto")
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+from mask2former.kernels.deformable_sampling import multi_scale_deformable_sampling
+from mask2former.kernels.linear import affine, linear
 
 
 class MultiScaleDeformableAttention(nn.Module):
@@ -66,27 +60,10 @@ class MultiScaleDeformableAttention(nn.Module):
         weight, bias = (
             p.unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1) for p in self.sampling_offsets.parameters()
         )
-        locations = reference_points + affine(query, weight, bias).unflatten(-1, (2, *points))  # (B, N, 2, M, L, P)
+        locations = reference_points + affine(self.sampling_offsets, query, weight, bias).unflatten(-1, (2, *points))
+        # (B, N, 2, M, L, P)
         logits = linear(self.attention_weights, query).mT.unflatten(1, (self.num_heads, -1))  # (B, M, L · P, N)
         # Softmax over L · P together; along twelve neighbours in memory it is five times slower on a CPU.
         weights = logits.softmax(2).flatten(1, 2).mT.unflatten(2, points)  # (B, N, M, L, P)
         sampled = multi_scale_deformable_sampling(value, shapes, locations, weights)
         return linear(self.output_projection, sampled)
-
-
-def multi_scale_deformable_sampling(
-    value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
-    """Σ over levels and points of weight × value, read bilinearly at the location; zero outside the map.
-
-    value (B, S, M, D); shapes L × (H, W) with Σ H · W = S; locations (B, N, 2, M, L, P): x, then y, in pixels of the
-    level, pixel centres at whole numbers; weights (B, N, M, L, P) → (B, N, M · D). Differentiable in all tensors.
-    """
-    if KERNEL not in ("auto", "triton", "pytorch"):
-        raise ValueError(f"MASK2FORMER_SAMPLING={KERNEL!r}: expected auto, triton or pytorch")
-    on_gpu = HAS_TRITON and value.is_cuda and value.dtype != torch.float64
-    if KERNEL == "triton" or (KERNEL == "auto" and on_gpu):
-        from mask2former.modeling import deformable_attention_triton
-
-        return deformable_attention_triton.sample(value, shapes, locations, weights)
-    return deformable_attention_pytorch.sample(value, shapes, locations, weights)

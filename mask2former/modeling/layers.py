@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mask2former.modeling.linear import affine, feed_forward, linear
+from mask2former.kernels.feed_forward import feed_forward
+from mask2former.kernels.linear import affine, linear
+from mask2former.kernels.precision import at_least_float32
 
 
 class MultiHeadAttention(nn.Module):
@@ -35,7 +37,9 @@ class MultiHeadAttention(nn.Module):
         mask: bool, broadcastable to (B, M, N, S), True where a query may look; or float, added to the logits.
         """
         q, k, v = (
-            affine(x, w, b).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, M, N or S, C/M)
+            affine(self.in_projection, x, w, b)
+            .unflatten(-1, (self.num_heads, -1))
+            .transpose(1, 2)  # (B, M, N or S, C/M)
             for x, w, b in zip(
                 (query, key, value), self.in_projection.weight.chunk(3), self.in_projection.bias.chunk(3), strict=True
             )
@@ -82,7 +86,7 @@ def sine_position_encoding(height: int, width: int, channels: int, like: Tensor)
     Rows are numbered 1 … H and divided by H, so that the encoding spans one period of the slowest sine whatever the
     size (Carion et al. 2020, §A.4). Device and dtype are those of `like`; it is computed in at least float32.
     """
-    dtype = torch.promote_types(like.dtype, torch.float32)
+    dtype = at_least_float32(like.dtype)
     frequency = torch.arange(channels // 4, device=like.device, dtype=dtype)
     frequency = 10000.0 ** (-4 * frequency / channels)
 

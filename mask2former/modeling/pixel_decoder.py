@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.kernels.convolution import convolve_3x3
+from mask2former.kernels.precision import at_least_float32
 from mask2former.modeling.deformable_attention import MultiScaleDeformableAttention
 from mask2former.modeling.layers import FeedForward, sine_position_encoding
-from mask2former.modeling.winograd import convolve_3x3
 
 NUM_LEVELS = 3
 
@@ -121,7 +122,7 @@ def token_centres(shapes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
 
     Pixel i's centre is at i, so a token in column j of W_m stands at (j + ½) · W_l / W_m − ½ on level l.
     """
-    dtype = torch.promote_types(like.dtype, torch.float32)
+    dtype = at_least_float32(like.dtype)
 
     def centres(length: int, targets: list[int]) -> Tensor:  # (length, L)
         steps = torch.arange(length, device=like.device, dtype=dtype) + 0.5

@@ -4,7 +4,8 @@ timm builds the network and holds its weights, but its own forward shrinks windo
 and rolls a map before padding it. Here, at every size: windows keep their size, every odd block shifts, and the map is
 padded with zeros first and rolled then. Padded tokens are attended to.
 
-Shape letters: B images, H × W a stage's map, C its channels. The attention itself is in `window_attention.py`.
+Shape letters: B images, H × W a stage's map, C its channels. The attention itself is in
+`kernels/window_attention.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import torch.nn.functional as F
 from timm.models.swin_transformer import PatchMerging, SwinTransformer, SwinTransformerBlock
 from torch import Tensor, nn
 
-from mask2former.modeling.linear import feed_forward, linear
-from mask2former.modeling.shifted_windows import padding
-from mask2former.modeling.window_attention import shifted_window_attention
+from mask2former.kernels.feed_forward import feed_forward
+from mask2former.kernels.linear import linear
+from mask2former.kernels.window_attention import shifted_window_attention
+from mask2former.kernels.windows import padding
 
 
 def create_swin(name: str, options: Mapping[str, Any], drop_path_rate: float, pretrained: bool) -> SwinTransformer:
@@ -59,7 +61,17 @@ class PaddedFirstBlock(SwinTransformerBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, H, W, C)."""
-        x = x + self.drop_path1(shifted_window_attention(self, self.norm1(x)))
+        attention = self.attn
+        attended = shifted_window_attention(
+            attention.qkv,
+            attention.proj,
+            attention.relative_position_bias_table,
+            attention.relative_position_index,
+            self.norm1(x),
+            side=self.window_size[0],
+            shift=self.shift_size[0],
+        )
+        x = x + self.drop_path1(attended)
         hidden = self.norm2(x)
         if self.training and not isinstance(self.drop_path2, nn.Identity):
             return x + self.drop_path2(feed_forward(self.mlp.fc1, self.mlp.fc2, hidden, "gelu"))

@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.kernels.precision import without_autocast
 from mask2former.structures import Outputs, Targets
 from mask2former.training.matcher import TERMS, assign, matching_costs, require_finite
 from mask2former.training.points import Points, sample_maps, uncertain_points
@@ -81,7 +82,7 @@ class Criterion(nn.Module):
         ValueError where outputs and targets do not belong together.
         """
         predictions = (*outputs.auxiliary, outputs)
-        with torch.autocast(outputs.class_logits.device.type, enabled=False):
+        with without_autocast(outputs.class_logits):
             class_logits = at_least_float32(torch.stack([p.class_logits for p in predictions]))  # (L, B, Q, K + 1)
             embeddings = at_least_float32(torch.stack([p.mask_embeddings for p in predictions]))  # (L, B, Q, C)
             features = at_least_float32(outputs.mask_features)  # (B, C, h, w)

@@ -1,15 +1,17 @@
-"""Attention inside windows (Swin, Liu et al. 2021, §3.2), on a CPU some windows at a time and without padding.
+"""Attention inside windows (Swin, Liu et al. 2021, §3.2).
 
 All windows' queries, keys and values at once are new memory, page by page, at every call; those of a few windows stay
-in the cache. And the linear layers need not see the padding of a map: of zeros they make their bias. (A map of 40 × 40
-is 44 % larger in windows of 12.) So inference and training on a CPU work on some windows after another, and training
-keeps nothing but the input (where it is `WIDE`, also queries, keys and values): the backward pass, written out here,
-computes the attention again. PyTorch's compiler, which would take all windows at once, gets the whole as one operator
-in inference. On other devices, under autocast, in training inside the compiler and with layers that are no plain
-`nn.Linear` it is the textbook form, which takes more memory.
+in the cache. And the linear layers need not see the padding of a map: of zeros they make their bias. (A map of 40 ×
+40 is 44 % larger in windows of 12.) So on a CPU some windows are worked on after others, and training keeps nothing
+but the input (where it is `WIDE`, also queries, keys and values): the backward pass, written out here, computes the
+attention again. PyTorch's compiler, which would take all windows at once, gets the whole as one operator in
+inference.
 
-Shape letters: B images, H × W a stage's map, C its channels, M heads, D = C / M, w the window's side, T = w² places of
-a window, n windows.
+Forms: `textbook`; `parts`. Proved equal to the textbook form, values and gradients, by
+`tests/test_kernels_window_attention.py`.
+
+Shape letters: B images, H × W a stage's map, C its channels, M heads, D = C / M, w the window's side, T = w² places
+of a window, n windows.
 """
 
 from __future__ import annotations
@@ -19,34 +21,16 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mask2former.modeling.linear import WIDE, is_compiled_inference, is_plain, linear, on_plain_cpu, product
-from mask2former.modeling.shifted_windows import SomeWindows, in_windows, some_windows
-
-PLACES = 3200  # of the windows that are attended to at once on a CPU
-LOGITS = 2**21  # at most, where those of windows that are attended to at once are held
-
-
-def shifted_window_attention(block: SwinTransformerBlock, x: Tensor) -> Tensor:
-    """Self-attention inside windows, shifted by half a window in odd blocks (§3.2): (B, H, W, C) → (B, H, W, C)."""
-    attention, side, shift = block.attn, block.window_size[0], block.shift_size[0]
-    qkv, proj = attention.qkv, attention.proj
-    table, index = attention.relative_position_bias_table, attention.relative_position_index
-    weights = qkv.weight, qkv.bias, proj.weight, proj.bias
-    if on_plain_cpu(x, qkv.weight) and is_plain(qkv) and is_plain(proj):
-        if is_compiled_inference():
-            return attention_operator(x, *weights, table, index, side, shift)
-        if not torch.compiler.is_compiling():
-            attend = WindowAttention.apply if torch.is_grad_enabled() else attention_by_parts
-            return attend(x, *weights, relative_position_bias(table, index), side, shift)
-    bias = relative_position_bias(table, index)
-    return in_windows(partial(window_attention, qkv, proj, bias), x, side, shift)
+from mask2former.kernels import route
+from mask2former.kernels.feed_forward import WIDE
+from mask2former.kernels.linear import linear, product
+from mask2former.kernels.windows import SomeWindows, in_windows, some_windows
 
 
-def window_attention(qkv: nn.Module, proj: nn.Module, bias: Tensor, x: Tensor, region: Tensor | None) -> Tensor:
+def textbook(qkv: nn.Module, proj: nn.Module, bias: Tensor, x: Tensor, region: Tensor | None) -> Tensor:
     """Attention with relative position bias (1, M, T, T) in each window (eq. 4): x (n, T, C) → (n, T, C).
 
     qkv, proj: the two linear layers. region: (n, T) int, which part of a shifted window a place belongs to; places of
@@ -57,7 +41,24 @@ def window_attention(qkv: nn.Module, proj: nn.Module, bias: Tensor, x: Tensor, r
     return linear(proj, F.scaled_dot_product_attention(q, k, v, added).transpose(1, 2).flatten(2))
 
 
-def attention_by_parts(
+def shifted_window_attention(
+    qkv: nn.Module, proj: nn.Module, table: Tensor, index: Tensor, x: Tensor, side: int, shift: int
+) -> Tensor:
+    """Self-attention inside windows of side × side, the map rolled by `shift` first: (B, H, W, C) → (B, H, W, C).
+
+    table (offsets, M): the relative position bias of every offset; index (T, T): which of them lies between two places.
+    """
+    if route.choose("window_attention", x, (qkv, proj)) == "textbook":
+        return in_windows(partial(textbook, qkv, proj, relative_position_bias(table, index)), x, side, shift)
+    call = route.called(x, by_parts, ByParts.apply, by_parts_operator)
+    return call(x, qkv.weight, qkv.bias, proj.weight, proj.bias, relative_position_bias(table, index), side, shift)
+
+
+PLACES = 3200  # of the windows that are attended to at once on a CPU
+LOGITS = 2**21  # at most, where those of windows that are attended to at once are held
+
+
+def by_parts(
     x: Tensor,
     w1: Tensor,
     b1: Tensor | None,
@@ -85,13 +86,13 @@ def attention_by_parts(
     return out
 
 
-class WindowAttention(torch.autograd.Function):
-    """`attention_by_parts` in training."""
+class ByParts(torch.autograd.Function):
+    """`by_parts` with gradients."""
 
     @staticmethod
     def forward(ctx, x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor, bias: Tensor, side, shift):
         kept = [] if x.shape[3] >= WIDE else None
-        out = attention_by_parts(x, w1, b1, w2, b2, bias, side, shift, kept)
+        out = by_parts(x, w1, b1, w2, b2, bias, side, shift, kept)
         ctx.save_for_backward(x, w1, b1, w2, bias, *(kept or ()))
         ctx.windows = side, shift
         return out
@@ -145,23 +146,14 @@ class WindowAttention(torch.autograd.Function):
 
 
 @torch.library.custom_op("mask2former::shifted_window_attention", mutates_args=())
-def attention_operator(
-    x: Tensor,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor | None,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    bias_table: Tensor,
-    bias_index: Tensor,
-    side: int,
-    shift: int,
+def by_parts_operator(
+    x: Tensor, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor, bias: Tensor, side: int, shift: int
 ) -> Tensor:
-    """`shifted_window_attention` as one node of a compiled graph in inference on a CPU."""
-    bias = relative_position_bias(bias_table, bias_index)
-    return attention_by_parts(x, qkv_weight, qkv_bias, proj_weight, proj_bias, bias, side, shift)
+    """`by_parts` as one node of a compiled graph."""
+    return by_parts(x, w1, b1, w2, b2, bias, side, shift)
 
 
-@attention_operator.register_fake
+@by_parts_operator.register_fake
 def _(x: Tensor, *_: Tensor | int | None) -> Tensor:
     return x.new_empty(x.shape)
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mask2former.modeling.deformable_attention import MultiScaleDeformableAttention, multi_scale_deformable_sampling
+from mask2former.kernels.deformable_sampling import multi_scale_deformable_sampling
+from mask2former.modeling.deformable_attention import MultiScaleDeformableAttention
 from tests.conftest import SHARED, needs_shared
 
 SHAPES = [(3, 4), (6, 7), (12, 13)]
@@ -21,7 +22,7 @@ def sampling_inputs(shapes, batch=2, queries=11, heads=4, points=4, channels=8, 
 
 
 def sample_with_grid_sample(value, shapes, locations, weights):
-    """The textbook form: read every level with `grid_sample`, weigh, add."""
+    """PyTorch's own bilinear reading: every level with `grid_sample`, weighed and added."""
     B, _, M, D = value.shape
     total = 0
     for i, level in enumerate(value.split([h * w for h, w in shapes], dim=1)):
@@ -40,13 +41,13 @@ def sample_with_grid_sample(value, shapes, locations, weights):
     "shapes", [SHAPES, [(1, 1), (2, 2), (4, 4)], [(1, 5), (2, 9), (3, 18)], [(5, 5), (1, 1), (1, 9)], [(7, 3)]]
 )
 @pytest.mark.parametrize("spread", [0.5, 1.3, 20.0])
-def test_sampling_equals_grid_sample(shapes, spread):
+def test_sampling_equals_grid_sample(shapes, spread, forms):
     inputs = sampling_inputs(shapes, spread=spread)
     ours, theirs = multi_scale_deformable_sampling(*inputs), sample_with_grid_sample(*inputs)
     assert (ours - theirs).abs().max() <= 1e-12 * max(1.0, theirs.abs().max())
 
 
-def test_gradients_equal_grid_sample_also_at_whole_pixels():
+def test_gradients_equal_grid_sample_also_at_whole_pixels(forms):
     """At whole pixels the bilinear form has a kink; both take the derivative to the right."""
     powers_of_two = [(4, 8), (8, 16), (16, 16)]  # there grid_sample's own normalisation loses no bit
     value, shapes, locations, weights = sampling_inputs(powers_of_two, spread=1.2)
@@ -61,20 +62,20 @@ def test_gradients_equal_grid_sample_also_at_whole_pixels():
         assert (a - b).abs().max() <= 1e-12 * b.abs().max()
 
 
-def test_gradcheck():
+def test_gradcheck(forms):
     value, shapes, locations, weights = sampling_inputs([(2, 3), (4, 5)], batch=1, queries=3, heads=2, channels=2)
     leaves = [t.requires_grad_() for t in (value, locations, weights)]
     assert torch.autograd.gradcheck(lambda v, p, w: multi_scale_deformable_sampling(v, shapes, p, w), leaves)
 
 
-def test_a_far_away_location_reads_zero_and_huge_neighbours_do_not_leak():
+def test_a_far_away_location_reads_zero_and_huge_neighbours_do_not_leak(forms):
     value, shapes, locations, weights = sampling_inputs(SHAPES)
     far = torch.full_like(locations, 1e6)
     assert multi_scale_deformable_sampling(value, shapes, far, weights).abs().max() == 0
     assert multi_scale_deformable_sampling(value, shapes, -far, weights).abs().max() == 0
 
 
-def test_bfloat16_values_keep_exact_positions():
+def test_bfloat16_values_keep_exact_positions(forms):
     """Positions of a large map do not fit in bfloat16; they must not be computed in it."""
     value, shapes, locations, weights = sampling_inputs([(4, 300)], dtype=torch.float32)
     exact = multi_scale_deformable_sampling(value, shapes, locations, weights)
@@ -83,7 +84,7 @@ def test_bfloat16_values_keep_exact_positions():
     assert (low.float() - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_bfloat16_gradients_stay_close():
+def test_bfloat16_gradients_stay_close(forms):
     value, shapes, locations, weights = sampling_inputs(SHAPES, dtype=torch.float32)
     exact = [t.requires_grad_() for t in (value, locations, weights)]
     low = [value.detach().bfloat16().requires_grad_(), locations, weights.detach().bfloat16().requires_grad_()]
@@ -98,7 +99,7 @@ def test_bfloat16_gradients_stay_close():
 
 
 @needs_shared
-def test_module_equals_the_original():
+def test_module_equals_the_original(forms):
     stored = {k: torch.from_numpy(v) for k, v in np.load(SHARED / "reference/units/ms_deform_attn.npz").items()}
     module = MultiScaleDeformableAttention(32, num_heads=4, num_levels=3, num_points=4).double()
     renamed = {"value_proj": "value_projection", "output_proj": "output_projection"}

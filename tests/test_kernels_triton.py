@@ -1,4 +1,4 @@
-"""The Triton kernel against the PyTorch form: on a GPU where there is one, else under Triton's interpreter."""
+"""The Triton kernel against the textbook form: on a GPU where there is one, else under Triton's interpreter."""
 
 import os
 import subprocess
@@ -19,8 +19,8 @@ SHAPES = {
 
 def compare(dtype, tolerance):
     """Outputs and the three gradients, at borders, far outside, and with heads whose width is no power of two."""
-    from mask2former.modeling import deformable_attention_pytorch, deformable_attention_triton
-    from tests.test_deformable_attention import sampling_inputs
+    from mask2former.kernels.deformable_sampling import textbook, triton
+    from tests.test_kernels_deformable_sampling import sampling_inputs
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     for shapes in SHAPES.values():
@@ -29,8 +29,8 @@ def compare(dtype, tolerance):
             value, _, locations, weights = (t.to(device) if isinstance(t, torch.Tensor) else t for t in inputs)
             value, weights = value.to(dtype), weights.to(dtype)
             leaves = [t.requires_grad_() for t in (value, locations, weights)]
-            expected = deformable_attention_pytorch.sample(value.float(), shapes, locations, weights.float())
-            found = deformable_attention_triton.sample(value, shapes, locations, weights)
+            expected = textbook(value.float(), shapes, locations, weights.float())
+            found = triton.sample(value, shapes, locations, weights)
             seed = torch.randn_like(expected)
             assert found.dtype == dtype
             pairs = [(found.float(), expected)]
@@ -56,7 +56,7 @@ def test_kernel_on_gpu(dtype, tolerance):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the kernel itself is tested on this GPU")
 def test_kernel_under_the_interpreter():
     """The interpreter is chosen when Triton is imported, hence a process of its own."""
-    code = "import torch; from tests.test_deformable_attention_triton import compare; compare(torch.float32, 1e-5)"
+    code = "import torch; from tests.test_kernels_triton import compare; compare(torch.float32, 1e-5)"
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -4,14 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from mask2former.modeling import winograd
-from mask2former.modeling.winograd import convolve_3x3, pays
+from mask2former.kernels import convolution, route
+from mask2former.kernels.convolution import convolve_3x3
+
+
+def pays(layer, x):
+    return route.choose("convolution_3x3", x, (layer,)) == "winograd"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 4), (17, 30), (40, 9)], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_equals_pytorch(size, layout, monkeypatch):
-    monkeypatch.setattr(winograd, "TILES", 7)  # several rounds, the last one shorter
+    monkeypatch.setattr(convolution, "TILES", 7)  # several rounds, the last one shorter
     torch.manual_seed(0)
     layer = nn.Conv2d(64, 72, 3, padding=1).double()
     x = torch.randn(2, 64, *size, dtype=torch.float64).to(memory_format=layout)
@@ -26,7 +30,7 @@ def test_equals_pytorch(size, layout, monkeypatch):
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (8, 12), (17, 30)], ids=str)
 @pytest.mark.parametrize("frozen", ["nothing", "weight", "values"])
 def test_gradients_equal_pytorch(size, frozen, monkeypatch):
-    monkeypatch.setattr(winograd, "TILES", 7)
+    monkeypatch.setattr(convolution, "TILES", 7)
     torch.manual_seed(0)
     layer = nn.Conv2d(64, 72, 3, padding=1).double()
     layer.weight.requires_grad_(frozen != "weight")

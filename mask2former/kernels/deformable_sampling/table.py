@@ -21,22 +21,32 @@ from scipy.sparse import csr_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mask2former.modeling.linear import is_compiled_inference
+from mask2former.kernels import route
+from mask2former.kernels.precision import at_least_float32
 
 
 def sample(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """The contract of `deformable_attention.multi_scale_deformable_sampling`."""
-    if value.is_cpu and is_compiled_inference():
-        return sampling_operator(value, [n for shape in shapes for n in shape], locations, weights)
-    if torch.is_grad_enabled() and (value.requires_grad or locations.requires_grad or weights.requires_grad):
-        return Sampling.apply(value, locations, weights, shapes)
-    return sampled(framed_table(value, shapes), locations, weights, shapes)
+    """The contract of `multi_scale_deformable_sampling`."""
+    return route.called(value, sampled, recorded, compiled)(value, shapes, locations, weights)
+
+
+def sampled(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+    """The weighted sums of the table's rows (B, N, M · D), without gradient."""
+    return sums_of_rows(framed_table(value, shapes), shapes, locations, weights)
+
+
+def recorded(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+    return Sampling.apply(value, locations, weights, shapes)
+
+
+def compiled(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+    return sampling_operator(value, [n for shape in shapes for n in shape], locations, weights)
 
 
 @torch.library.custom_op("mask2former::deformable_sampling_pytorch", mutates_args=())
 def sampling_operator(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
-    """`sample` as one node of a compiled graph in inference on a CPU, where the compiler's own code is slower."""
-    return sample(value, list(zip(sizes[::2], sizes[1::2], strict=True)), locations, weights)
+    """`sampled` as one node of a compiled graph in inference on a CPU, where the compiler's own code is slower."""
+    return sampled(value, list(zip(sizes[::2], sizes[1::2], strict=True)), locations, weights)
 
 
 @sampling_operator.register_fake
@@ -44,21 +54,21 @@ def _(value: Tensor, sizes: Sequence[int], locations: Tensor, weights: Tensor) -
     return value.new_empty(*locations.shape[:2], value.shape[2:].numel())
 
 
-def sampled(table: Tensor, locations: Tensor, weights: Tensor, shapes: Sequence[tuple[int, int]]) -> Tensor:
-    """The weighted sums of the table's rows (B, N, M · D), without gradient."""
+def sums_of_rows(table: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
+    """`sampled` with the table made."""
     index, shares = Corners(table, locations, weights, shapes).flat()
     return add_rows(table, index, shares).view(*locations.shape[:2], -1)
 
 
 class Sampling(torch.autograd.Function):
-    """`sample` with gradients in the values, the locations and the weights."""
+    """`sampled` with gradients in the values, the locations and the weights."""
 
     @staticmethod
     def forward(ctx, value: Tensor, locations: Tensor, weights: Tensor, shapes) -> Tensor:
         table = framed_table(value, shapes)
         ctx.save_for_backward(table, locations, weights)
         ctx.shapes = shapes
-        return sampled(table, locations, weights, shapes)
+        return sums_of_rows(table, shapes, locations, weights)
 
     @staticmethod
     @once_differentiable
@@ -80,7 +90,7 @@ class Corners:
         M, L, P = locations.shape[3:]
         device = table.device
         self.dtype, self.points, self.locations = table.dtype, L * P, locations
-        dtype = torch.promote_types(locations.dtype, torch.float32)  # bfloat16 could not tell neighbouring pixels apart
+        dtype = at_least_float32(locations.dtype)  # bfloat16 could not tell neighbouring pixels apart
 
         def per_level(numbers: list[int], dtype: torch.dtype) -> Tensor:
             """(M, L · P): a level's number at each of its points, as flat as the points are, for one pass each."""

@@ -1,12 +1,13 @@
-"""Linear layers with what follows them: equal to PyTorch's own, forward and backward; and when they must step aside."""
+"""Linear layers with what follows them, and feed-forwards: equal to their textbook form, and when they step aside."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mask2former.modeling import linear as fused
-from mask2former.modeling.linear import affine, feed_forward, linear
+from mask2former.kernels import feed_forward as kernel
+from mask2former.kernels.feed_forward import feed_forward
+from mask2former.kernels.linear import affine, linear
 
 PLAIN = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 
@@ -23,7 +24,7 @@ def test_inference_equals_pytorch(shape, activation):
     with torch.no_grad():
         expected = PLAIN[activation](F.linear(x, layer.weight, layer.bias))
         assert (linear(layer, x, activation) - expected).abs().max() <= 1e-5
-        assert (affine(x, layer.weight, None) - F.linear(x, layer.weight)).abs().max() <= 1e-5
+        assert (affine(layer, x, layer.weight, None) - F.linear(x, layer.weight)).abs().max() <= 1e-5
         assert (
             linear(layer, x, residual=residual) - F.linear(x, layer.weight, layer.bias) - residual
         ).abs().max() <= 1e-5
@@ -33,15 +34,15 @@ def test_inference_equals_pytorch(shape, activation):
 @pytest.mark.parametrize("with_residual", [False, True])
 @pytest.mark.parametrize("wide", [24, 25], ids=["kept", "computed again"])
 def test_feed_forward_gradients_equal_pytorch(activation, with_residual, wide, monkeypatch):
-    monkeypatch.setattr(fused, "ROWS", 16)  # several rounds, the last one shorter
-    monkeypatch.setattr(fused, "WIDE", wide)
+    monkeypatch.setattr(kernel, "ROWS", 16)  # several rounds, the last one shorter
+    monkeypatch.setattr(kernel, "WIDE", wide)
     torch.manual_seed(0)
     first, second = nn.Linear(24, 96), nn.Linear(96, 24)
     x, residual, seed = (torch.randn(2, 21, 24, requires_grad=True) for _ in range(3))
     leaves = [x, *first.parameters(), *second.parameters()] + [residual] * with_residual
     ours = feed_forward(first, second, x, activation, residual if with_residual else None)
     theirs = second(PLAIN[activation](first(x))) + (residual if with_residual else 0)
-    assert type(ours.grad_fn).__name__ == "FeedForwardFunctionBackward"  # this test tests what it is meant to
+    assert type(ours.grad_fn).__name__ == "ByRowsBackward"  # this test tests what it is meant to
     assert (ours - theirs).abs().max() <= 1e-5
     expected = torch.autograd.grad(theirs, leaves, seed)
     for _ in range(2):  # what is kept is the same the second time

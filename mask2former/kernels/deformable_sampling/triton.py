@@ -21,7 +21,7 @@ QUERIES = 32  # queries of one head that a program instance works on
 
 
 def sample(value: Tensor, shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """The contract of `deformable_attention.multi_scale_deformable_sampling`; float32, bfloat16 or float16."""
+    """The contract of `multi_scale_deformable_sampling`; float32, bfloat16 or float16."""
     sizes = [n for height, width in shapes for n in (height, width)]
     return _sample(value.contiguous(), sizes, locations.contiguous(), weights.contiguous())
 

@@ -1,8 +1,11 @@
-"""3 × 3 convolutions in a quarter of the multiplications (Lavin and Gray 2016), on a CPU.
+"""3 × 3 convolutions; on a CPU in a quarter of the multiplications (Lavin and Gray 2016).
 
 Winograd's F(4 × 4, 3 × 3): 4 × 4 results need the 6 × 6 values around them. Values and filter are mapped to 36 sums
 each, by small fixed matrices; there a convolution is a product of channels at each of the 36, which are mixed back
 into the results. In float32 its rounding error is four times that of the plain convolution, 1e-5 of the largest value.
+
+Forms: `textbook`; `winograd`. Proved equal to the textbook form, values and gradients, by
+`tests/test_kernels_convolution.py`.
 
 Shape letters: B images, C channels in, N out, H × W the map, t tiles of 4 × 4 results.
 """
@@ -17,10 +20,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mask2former.modeling.linear import is_compiled_inference
+from mask2former.kernels import route
+
+
+def textbook(layer: nn.Module, x: Tensor) -> Tensor:
+    """Each result is the sum over the 3 × 3 values around it, each times its number in the filter."""
+    return layer(x)
+
+
+def convolve_3x3(layer: nn.Module, x: Tensor) -> Tensor:
+    """layer(x), (B, C, H, W) → (B, N, H, W), for a 3 × 3 convolution with padding 1."""
+    if route.choose("convolution_3x3", x, (layer,)) == "textbook":
+        return textbook(layer, x)
+    out = route.called(x, convolve, Convolution.apply, convolve_compiled)(x, layer.weight)
+    return out if layer.bias is None else out + layer.bias[:, None, None]
+
 
 TILES = 256  # worked on at once
-FEWEST_CHANNELS = 64  # below, the mapping there and back costs more than the products save
 
 # The matrices of the paper's §4.3, one dimension of each.
 VALUES = (
@@ -30,17 +46,6 @@ VALUES = (
 FILTER = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
           (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))  # fmt: skip
 RESULTS = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-
-
-def convolve_3x3(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """layer(x), (B, C, H, W) → (B, N, H, W), for a 3 × 3 convolution with padding 1; by Winograd where it pays."""
-    if not pays(layer, x):
-        return layer(x)
-    if torch.compiler.is_compiling():
-        out = convolve_operator(x, layer.weight).permute(0, 3, 1, 2)
-    else:
-        out = Convolution.apply(x, layer.weight) if torch.is_grad_enabled() else convolve(x, layer.weight)
-    return out if layer.bias is None else out + layer.bias[:, None, None]
 
 
 @torch.library.custom_op("mask2former::convolve_3x3", mutates_args=())
@@ -55,6 +60,10 @@ def convolve_operator(x: Tensor, weight: Tensor) -> Tensor:
 @convolve_operator.register_fake
 def _(x: Tensor, weight: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], *x.shape[2:], len(weight))
+
+
+def convolve_compiled(x: Tensor, weight: Tensor) -> Tensor:
+    return convolve_operator(x, weight).permute(0, 3, 1, 2)
 
 
 class Convolution(torch.autograd.Function):
@@ -125,22 +134,6 @@ def sums_of_values(image: Tensor) -> Iterator[tuple[slice, Tensor]]:
 def tiles_of(image: Tensor, across: int) -> Tensor:
     """A view of whole tiles, (4 · rows, 4 · across, N) → (4, 4, rows, across, N)."""
     return image.view(-1, 4, across, 4, image.shape[-1]).permute(1, 3, 0, 2, 4)
-
-
-def pays(layer: nn.Conv2d, x: Tensor) -> bool:
-    return (
-        x.is_cpu
-        and x.dtype == layer.weight.dtype
-        and x.dtype in (torch.float32, torch.float64)
-        and (is_compiled_inference() or not torch.compiler.is_compiling())
-        and not torch.is_autocast_enabled("cpu")
-        and type(layer) is nn.Conv2d
-        and not (layer._forward_hooks or layer._forward_pre_hooks)
-        and (layer.kernel_size, layer.stride, layer.dilation, layer.groups) == ((3, 3), (1, 1), (1, 1), 1)
-        and layer.padding == (1, 1)
-        and layer.padding_mode == "zeros"
-        and min(layer.in_channels, layer.out_channels) >= FEWEST_CHANNELS
-    )
 
 
 @lru_cache

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mask2former.kernels import route
+
 
 def in_windows(attend: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, side: int, shift: int) -> Tensor:
     """attend(windows (n, T, C), region (n, T) or None) → (n, T, C), for all windows of a map (B, H, W, C) at once."""
@@ -101,7 +103,7 @@ def crop(x: Tensor, height: int, width: int) -> Tensor:
     Whether a cropped view is contiguous depends on whether anything was cut off, and a compiler that asks makes graphs
     of their own for sizes that need no padding.
     """
-    if not torch.compiler.is_compiling():
+    if not route.is_traced():
         return x[:, :height, :width]
     rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
     return x.index_select(1, rows).index_select(2, columns)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mask2former.modeling import window_attention
-from mask2former.modeling.shifted_windows import cut, in_windows, shift_regions, some_windows
+from mask2former.kernels import route, window_attention
+from mask2former.kernels.windows import cut, in_windows, shift_regions, some_windows
 from mask2former.modeling.swin import create_swin
 
 SIDE, HEADS, CHANNELS = 4, 3, 24
@@ -31,13 +31,13 @@ def test_equals_textbook(shift, qkv_bias, size, wide, logits, monkeypatch):
     qkv, proj, bias = parts_of_attention(qkv_bias)
     x = torch.randn(2, *size, CHANNELS, dtype=torch.float64, requires_grad=True)
     layers = nn.Sequential(qkv), nn.Sequential(proj)  # not plain ones, for PyTorch's own gradients
-    textbook = partial(window_attention.window_attention, *layers, bias)
+    textbook = partial(window_attention.textbook, *layers, bias)
     expected = in_windows(textbook, x, SIDE, shift)
     weights = qkv.weight, qkv.bias, proj.weight, proj.bias, bias
-    found = window_attention.WindowAttention.apply(x, *weights, SIDE, shift)
+    found = window_attention.ByParts.apply(x, *weights, SIDE, shift)
     assert (found - expected).abs().max() <= 1e-12
     with torch.no_grad():
-        in_parts = window_attention.attention_by_parts(x, *weights, SIDE, shift)
+        in_parts = window_attention.by_parts(x, *weights, SIDE, shift)
     assert (in_parts - expected).abs().max() <= 1e-12
     leaves, seed = [x, bias, *qkv.parameters(), *proj.parameters()], torch.randn_like(expected)
     truth = torch.autograd.grad(expected, leaves, seed)
@@ -72,9 +72,9 @@ def test_keeps_its_layout_whatever_that_of_its_input():
     qkv, proj, bias = parts_of_attention()
     x = torch.randn(1, CHANNELS, 8, 12, dtype=torch.float64).movedim(1, -1).requires_grad_()
     weights = qkv.weight, qkv.bias, proj.weight, proj.bias, bias
-    out = window_attention.WindowAttention.apply(x, *weights, SIDE, 2)
+    out = window_attention.ByParts.apply(x, *weights, SIDE, 2)
     assert out.is_contiguous() and not x.is_contiguous()
-    same = window_attention.WindowAttention.apply(x.contiguous(), *weights, SIDE, 2)
+    same = window_attention.ByParts.apply(x.contiguous(), *weights, SIDE, 2)
     assert torch.equal(out, same)
     assert torch.equal(*(torch.autograd.grad(y, x, torch.ones_like(y))[0] for y in (out, same)))
 
@@ -83,10 +83,10 @@ def test_who_takes_which_way():
     block = create_swin("swin_tiny_patch4_window7_224", {}, 0.0, False).layers[0].blocks[1]
     x = torch.randn(1, 9, 16, 96)
 
-    def written_out():
-        return type(window_attention.shifted_window_attention(block, x).grad_fn).__name__ == "WindowAttentionBackward"
+    def written_out(x=x):
+        return route.choose("window_attention", x, (block.attn.qkv, block.attn.proj)) == "parts"
 
-    assert written_out()
+    assert written_out() and not written_out(x.double()) and not written_out(x[:0])
     with torch.autocast("cpu", torch.bfloat16):
         assert not written_out()
     block.attn.qkv.register_forward_hook(lambda *_: None)  # somebody wants to see the layer being called
