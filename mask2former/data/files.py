@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mask2former.errors import DataError, PhotoError
-from mask2former.inference import preprocess
+from mask2former.inference import photo as photos
 
 
 def list_files(folder: Path, endings: tuple[str, ...], pattern: str = "*") -> list[Path]:
@@ -35,10 +35,10 @@ def read_photo(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """
     image = read_image(path)
     try:
-        photo = preprocess.read_photo(image)
+        photo = photos.read_photo(image)
         if size is not None and photo.size[::-1] != tuple(size) == image.size[::-1]:
             image.getexif().pop(ExifTags.Base.Orientation, None)
-            photo = preprocess.read_photo(image)
+            photo = photos.read_photo(image)
     except PhotoError as error:
         raise DataError(path, f"not a usable photo ({error})", "replace it or remove its entry") from error
     if size is not None and photo.size[::-1] != tuple(size):

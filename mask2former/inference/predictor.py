@@ -20,8 +20,9 @@ from mask2former.inference import postprocess
 from mask2former.inference.memory import MemoryBudget
 from mask2former.inference.merge import MergedMap, MergedMasks
 from mask2former.inference.network import Clock, compile_network, run_network
+from mask2former.inference.photo import MAX_PIXELS, Photo, read_photo
 from mask2former.inference.prediction import Prediction
-from mask2former.inference.preprocess import MAX_PIXELS, Photo, Preprocess, read_photo
+from mask2former.inference.preprocess import Preprocess
 from mask2former.inference.segmentation import Segmentation
 from mask2former.inference.side_thread import side_thread
 from mask2former.structures import TASKS, ClassInfo, Outputs, PhotoSizes, Protocol, Task
