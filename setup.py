@@ -1,38 +1,46 @@
+import re
 from pathlib import Path
 
 from setuptools import setup
 
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "mask2former/version.py").read_text(encoding="utf-8"), re.M)[1]
 EXTRAS = {
     "train": ["hotcoco>=1.3", "open_clip_torch>=2.30", "tensorboard>=2.14"],
     "eval": ["hotcoco>=1.3", "pycocotools>=2.0.8"],
-    "export": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18"],
-    "demo": ["gradio>=5"],
     "peers": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18", "openvino>=2024.6"],
 }
-EXTRAS["test"] = sorted({*EXTRAS["train"], *EXTRAS["eval"], "pytest>=8", "ruff>=0.9", "transformers>=5.0"})
+EXTRAS["test"] = sorted(
+    {*EXTRAS["train"], *EXTRAS["eval"], "mypy>=1.14", "pytest>=8", "ruff>=0.9", "transformers>=5.0"}
+)
+PACKAGES = [
+    "mask2former",
+    "mask2former.commands",
+    "mask2former.data",
+    "mask2former.evaluation",
+    "mask2former.inference",
+    "mask2former.kernels",
+    "mask2former.kernels.deformable_sampling",
+    "mask2former.modeling",
+    "mask2former.training",
+    "oneformer",
+    "weights",
+]
 
 setup(
     name="mask2former-oneformer",
-    version="0.1.0",
+    version=VERSION,
     description="Mask2Former and OneFormer in plain PyTorch: exact, fast, and able to load every published checkpoint",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=[
-        "mask2former",
-        "mask2former.commands",
-        "mask2former.data",
-        "mask2former.evaluation",
-        "mask2former.inference",
-        "mask2former.kernels",
-        "mask2former.kernels.deformable_sampling",
-        "mask2former.modeling",
-        "mask2former.training",
-        "oneformer",
-        "weights",
-    ],
-    package_data={"mask2former.data": ["*.json"], "weights": ["*.json", "bundled/*", "bundled/*/*"]},
+    packages=PACKAGES,
+    package_data={
+        **{package: ["py.typed"] for package in PACKAGES},
+        "mask2former.data": ["py.typed", "*.json"],
+        "weights": ["py.typed", "*.json", "bundled/*", "bundled/*/*"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -42,7 +42,7 @@ def rows(settings: Settings) -> Iterator[Row | str]:
 def compare(full, half, file) -> Tensor:
     """(pixels, those of the same class, queries, those of the same class, kept queries, the sum of their IoUs)."""
     from mask2former.inference.network import run_network
-    from mask2former.inference.preprocess import read_photo
+    from mask2former.inference.photo import read_photo
 
     pixel_values, sizes = full.preprocess(read_photo(file))
     outputs, classes = [], []

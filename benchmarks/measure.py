@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import date
 from importlib import metadata
-from pathlib import Path
 from statistics import median
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from mask2former.commands.env import processor
 
 PACKAGES = ("torch", "timm", "transformers", "onnxruntime", "openvino", "triton")
 
@@ -131,13 +132,5 @@ def machine(devices: list[torch.device]) -> str:
             versions.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             continue
-    names = ", ".join([_processor(), *gpus])
+    names = ", ".join([processor(), *gpus])
     return f"{date.today()}; {names}; {torch.get_num_threads()} of {os.cpu_count()} threads; {', '.join(versions)}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

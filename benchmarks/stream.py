@@ -87,7 +87,7 @@ def network_alone(device: torch.device, model: str, files: Sequence[str]) -> flo
     """Photos a second; called in a process of its own. The first photo is run twice, to warm up."""
     import weights
     from mask2former.inference.network import run_network
-    from mask2former.inference.preprocess import read_photo
+    from mask2former.inference.photo import read_photo
 
     predictor = weights.create_predictor(model, device=device)
     inputs = [predictor.preprocess(read_photo(file))[0][None] for file in files]

@@ -1,8 +1,12 @@
-"""The command line. Each command is two functions: what it takes, and what it does."""
+"""The command line. Each command is two functions: what it takes, and what it does.
+
+The heavy parts are imported inside the commands, so that --help, --version and a wrong option answer at once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Sequence
 
@@ -13,8 +17,7 @@ from mask2former.commands.inspect import inspect, inspect_options
 from mask2former.commands.options import device_or_default
 from mask2former.commands.predict import predict, predict_options
 from mask2former.commands.train import train, train_options
-
-# Imports of the heavy parts are inside the commands, so that --help answers at once.
+from mask2former.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None, family: str = "mask2former") -> int:
@@ -22,13 +25,20 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
 
     family: mask2former or oneformer, whichever program was called; it decides the defaults alone.
     """
-    parser = argparse.ArgumentParser(family, description="Universal image segmentation: Mask2Former and OneFormer.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser = argparse.ArgumentParser(
+        family,
+        description="Universal image segmentation: Mask2Former and OneFormer.",
+        epilog=f"`{family} COMMAND --help` says what a command takes.",
+    )
+    parser.add_argument("--version", action="version", version=f"{family} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
     for name, (options_of, run) in COMMANDS.items():
         command = commands.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
-        command.set_defaults(run=run, family=family)
+        command.set_defaults(run=run, family=family, command=command)
         options_of(command)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.command.error(unknown_arguments(unknown, options.command))
     try:
         if hasattr(options, "device"):
             if options.device:
@@ -42,6 +52,14 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
     except KeyboardInterrupt:
         print(f"{family}: interrupted", file=sys.stderr)
         return 130
+
+
+def unknown_arguments(unknown: Sequence[str], command: argparse.ArgumentParser) -> str:
+    """What to say about arguments that a command does not take."""
+    known = [name for action in command._actions for name in action.option_strings if name.startswith("--")]
+    near = [match for word in unknown for match in difflib.get_close_matches(word.partition("=")[0], known, 1)]
+    hint = f"did you mean {' and '.join(near)}?" if near else f"`{command.prog} --help` lists what it takes"
+    return f"unrecognized arguments: {' '.join(unknown)}; {hint}"
 
 
 def check_device(name: str) -> None:
@@ -71,7 +89,7 @@ def convert(options: argparse.Namespace) -> int:
     """Write a checkpoint in another layout: ours, Hugging Face's, or the original code's."""
     import torch
 
-    from weights.convert import convert
+    from weights.conversion import convert
 
     dtype = getattr(torch, options.dtype) if options.dtype else None
     convert(options.source, options.destination, options.to, options.classes, dtype=dtype)

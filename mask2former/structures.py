@@ -1,5 +1,7 @@
 """The types that travel between the parts: what a network says, what it is taught, what a class is.
 
+They are plain data, so that the zoo and the command line can speak of classes and protocols without PyTorch.
+
 Shape letters: B images, Q queries, K classes, C mask channels, H × W the padded input, N targets.
 """
 
@@ -7,10 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
+Task = Literal["panoptic", "instance", "semantic"]
 TASKS = ("panoptic", "instance", "semantic")
 
 
@@ -67,7 +72,9 @@ class Outputs:
     @cached_property
     def mask_logits(self) -> Tensor:
         """(B, Q, H/4, W/4), > 0 inside the mask; computed on first reading and kept."""
-        return torch.einsum("bqc,bchw->bqhw", self.mask_embeddings, self.mask_features)
+        from torch import einsum
+
+        return einsum("bqc,bchw->bqhw", self.mask_embeddings, self.mask_features)
 
     def __getitem__(self, image: int | slice) -> Outputs:
         """The same predictions for some images only, without `auxiliary`; an int keeps a batch axis of one."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -24,6 +25,16 @@ class OneFormerCriterion(nn.Module):
 
     Its one parameter, the logit scale, is learned along with the network: give it to the optimiser too.
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            outputs: Outputs,
+            targets: Sequence[Targets],
+            generator: torch.Generator | None = None,
+            points: Sequence[Points] | None = None,
+        ) -> tuple[dict[str, Tensor], Tensor]: ...
 
     def __init__(self, segmentation: Criterion, contrastive_weight: float = 0.5, temperature: float = 0.07):
         super().__init__()

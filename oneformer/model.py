@@ -6,6 +6,7 @@ Shape letters: B images, Q queries with the task token, C hidden channels, N tex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from mask2former.kernels.precision import exactly
 from mask2former.modeling.backbone import Backbone
 from mask2former.modeling.layers import MLP
 from mask2former.modeling.model import check_pixel_values, create_pixel_decoder
+from mask2former.pretrained import Pretrained
 from mask2former.structures import Outputs
 from oneformer.config import OneFormerConfig
 from oneformer.dinat import PRESETS, DiNAT
@@ -22,8 +24,14 @@ from oneformer.text_encoder import TextEncoder
 from oneformer.transformer_decoder import TaskConditionedDecoder
 
 
-class OneFormer(nn.Module):
+class OneFormer(nn.Module, Pretrained):
     """One transformer for panoptic, instance and semantic segmentation, told which (Jain et al. 2023)."""
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, pixel_values: Tensor, task: str | Sequence[str] | Tensor = "panoptic", texts: Tensor | None = None
+        ) -> Outputs: ...
 
     def __init__(self, config: OneFormerConfig, pretrained_backbone: bool = False):
         """pretrained_backbone: start the backbone from timm's ImageNet weights instead of random ones."""

@@ -6,6 +6,7 @@ Jain et al. 2023, §3.1 and §3.2: the three tasks are three readings of the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from mask2former.structures import TASKS, ClassInfo, Targets
 FILLER = {"semantic": "a semantic photo", "instance": "an instance photo", "panoptic": "a panoptic photo"}
 
 
-class TaskDataset(Dataset):
+class TaskDataset(Dataset[tuple[Tensor, Targets, str, Tensor]]):
     """A panoptic dataset read as OneFormer trains on it: a task is drawn anew each time an item is asked for.
 
     Items are (pixel_values (3, H, W), Targets of the task, task, texts (num_texts, 77) int64).
@@ -24,7 +25,7 @@ class TaskDataset(Dataset):
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset[Any],
         classes: Sequence[ClassInfo],
         tokenize: Callable[[list[str]], Tensor],
         num_texts: int,

@@ -16,7 +16,8 @@ from benchmarks import __main__ as command
 from benchmarks import measure, models, network, own_process, peers, report, runtimes, sampling, scene, stream
 from benchmarks.report import Row, at_least, at_most
 from benchmarks.settings import Settings
-from mask2former.modeling import linear
+from mask2former.kernels.feed_forward import feed_forward
+from mask2former.kernels.linear import linear
 from tests import toy_transformers
 
 pytest.importorskip("transformers")
@@ -71,8 +72,8 @@ def test_medians_leave_the_first_round_out():
 def test_flops_count_the_fused_linear_layer():
     x, weight, first = torch.randn(5, 3), torch.randn(7, 3), nn.Linear(3, 7)
     assert measure.flops_of(lambda: F.linear(x, weight)) == 2 * 5 * 3 * 7
-    assert measure.flops_of(lambda: linear.affine(x, weight, None)) == 2 * 5 * 3 * 7
-    assert measure.flops_of(lambda: linear.feed_forward(first, nn.Linear(7, 3), x, "gelu")) == 4 * 5 * 3 * 7
+    assert measure.flops_of(lambda: linear(first, x)) == 2 * 5 * 3 * 7
+    assert measure.flops_of(lambda: feed_forward(first, nn.Linear(7, 3), x, "gelu")) == 4 * 5 * 3 * 7
 
 
 def test_both_sides_of_sampling_compute_the_same():

@@ -1,5 +1,6 @@
 """Any export of an annotation tool is opened by naming its folder, its masks are right, and every repair is said."""
 
+import re
 import warnings
 from functools import partial
 
@@ -58,7 +59,8 @@ def opened(folder, **options):
 
 def photo_of(dataset, index):
     name = dataset.photo_path(index).name.replace("-", " ").replace("_", " ").lower()
-    return next(p for p in PHOTOS if name.startswith(p.stem.replace("_", " ")) or f" {p.stem}" in name)
+    name = re.sub("^[0-9a-f]{8} ", "", name)  # Label Studio's mark
+    return next(p for p in PHOTOS if name.startswith(p.stem.replace("_", " ")))
 
 
 def check_masks(dataset, least, renamed=None):

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from mask2former.errors import PhotoError
-from mask2former.inference.preprocess import Preprocess, read_photo, shortest_edge_size
+from mask2former.inference.photo import read_photo
+from mask2former.inference.preprocess import Preprocess, shortest_edge_size
 from mask2former.structures import Protocol
 
 RED = (200, 40, 10)
@@ -197,7 +198,9 @@ def test_bad_files_are_named(tmp_path, monkeypatch):
     with pytest.raises(PhotoError, match="photos is a folder"):
         read_photo(str(tmp_path / "photos"))
     with monkeypatch.context() as patch, pytest.raises(PermissionError, match=r"exif.jpg may not be read: Denied"):
-        patch.setattr(Image, "open", lambda path: (_ for _ in ()).throw(PermissionError(13, "Denied", str(path))))
+        patch.setattr(
+            Image, "open", lambda path, formats: (_ for _ in ()).throw(PermissionError(13, "Denied", str(path)))
+        )
         read_photo(tmp_path / "exif.jpg")
     with pytest.raises(FileNotFoundError, match="none.jpg: no such photo"):
         read_photo(tmp_path / "none.jpg")

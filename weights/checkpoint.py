@@ -27,7 +27,7 @@ from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.modeling.model import Mask2Former
 from oneformer.config import OneFormerConfig
 from oneformer.model import OneFormer
-from weights.hub_config import config_from_hub, config_to_hub, preprocessor_to_hub
+from weights.hub_config import config_from_hub, config_to_hub, own_entry, preprocessor_to_hub
 from weights.infer import infer_config
 from weights.keys_huggingface import TOKENIZER_FILES
 from weights.keys_original import VERSIONS
@@ -42,7 +42,8 @@ from weights.translate import (
     model_family,
 )
 
-CONFIGS = {"mask2former": Mask2FormerConfig, "oneformer": OneFormerConfig}
+CONFIGS: dict[str, type[Mask2FormerConfig]] = {"mask2former": Mask2FormerConfig, "oneformer": OneFormerConfig}
+NETWORKS: dict[str, type[Mask2Former] | type[OneFormer]] = {"mask2former": Mask2Former, "oneformer": OneFormer}
 ORIGINAL_SUFFIXES = (".pkl", ".pth", ".pt")
 # which reading and running a model here does without, and OneFormer's processor elsewhere does not
 # weights in other forms: who finds them beside a new model.safetensors might read them instead
@@ -59,9 +60,9 @@ class Checkpoint:
     tokenizer: tuple[Path, ...] = ()  # files of a source folder that go along into another folder
 
 
-def build_model(config: Mask2FormerConfig, pretrained_backbone: bool = False) -> nn.Module:
+def build_model(config: Mask2FormerConfig, pretrained_backbone: bool = False) -> Mask2Former | OneFormer:
     """The network of a configuration, fresh. pretrained_backbone: timm's ImageNet weights for that part."""
-    return {"mask2former": Mask2Former, "oneformer": OneFormer}[config.family](config, pretrained_backbone)
+    return NETWORKS[config.family](config, pretrained_backbone)
 
 
 def read_checkpoint(path: Path | str, dilations: Sequence[Sequence[int]] | None = None) -> Checkpoint:
@@ -83,6 +84,12 @@ def read_config(path: Path | str, dilations: Sequence[Sequence[int]] | None = No
     if layout_of(path) == "native":
         return _native_config(Path(path), _read_json(Path(path) / "config.json"))
     return read_checkpoint(path, dilations).config
+
+
+def says_everything(path: Path | str) -> bool:
+    """Whether the files at a path say all of a configuration: ours do, and the hub's where this library wrote them."""
+    layout = layout_of(path)
+    return layout == "native" or (layout == "hub" and own_entry(_read_json(Path(path) / "config.json")) is not None)
 
 
 def layout_of(path: Path | str) -> Literal["native", "hub", "original"]:
@@ -119,9 +126,7 @@ def write_native(checkpoint: Checkpoint, folder: Path | str) -> None:
 
 def write_hub(checkpoint: Checkpoint, folder: Path | str) -> None:
     """Write a folder that transformers loads with nothing missing and nothing left over."""
-    config, state = checkpoint.config, checkpoint.state
-    layout = layout_for("hub", config.family, backbone_family(state) or config.backbone)
-    theirs, values = layout.from_native(state), config_to_hub(config, state)
+    config, (theirs, values) = checkpoint.config, in_hub_layout(checkpoint)
 
     def write(temporary: Path) -> None:
         _write_safetensors(theirs, temporary)
@@ -129,6 +134,13 @@ def write_hub(checkpoint: Checkpoint, folder: Path | str) -> None:
         _write_json(preprocessor_to_hub(config), temporary / "preprocessor_config.json")
 
     _write_folder(Path(folder), write, checkpoint.tokenizer)
+
+
+def in_hub_layout(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The hub's weights and `config.json`. Raises ValueError for a network that this layout does not have."""
+    config, state = checkpoint.config, checkpoint.state
+    values = config_to_hub(config, state)
+    return layout_for("hub", config.family, backbone_family(state) or config.backbone).from_native(state), values
 
 
 def write_original(checkpoint: Checkpoint, path: Path | str) -> None:

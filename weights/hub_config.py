@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from mask2former.modeling.config import Mask2FormerConfig, class_color
 from mask2former.structures import ClassInfo, Protocol
 from oneformer.config import OneFormerConfig
 from oneformer.dinat import PRESETS
+from weights.class_names import OF_THE_FILES
 from weights.infer import backbone_name, backbone_sizes, text_sizes
 
 # (theirs, ours) for sizes that both name
@@ -72,6 +74,9 @@ BACKBONES = {
     "convnext": ("hidden_sizes", "depths"),
     "dinat": ("embed_dim", "depths", "num_heads", "kernel_size", "dilations"),
 }
+# the entry of config.json that is ours: fields that their files have no room for
+OWN = "mask2former"
+OWN_FIELDS = ("classes", "protocol", "drop_path_rate", "frozen_batch_norm")
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -80,7 +85,8 @@ def config_from_hub(
 ) -> Mask2FormerConfig:
     """Our configuration from the content of their `config.json`, the weights under our names, and the preprocessor's.
 
-    Class names are taken over where `id2label` has them; things, colours and dataset ids are not in these files.
+    Class names are taken over where `id2label` has them; things, colours, dataset ids and thresholds are in these files
+    only where this library wrote them, in an entry of its own.
     Raises ValueError naming missing fields and settings this library does not have.
     """
     family, backbone = values.get("model_type"), values.get("backbone_config")
@@ -113,6 +119,7 @@ def config_from_hub(
     if "dropout" in values:
         fields["dropout"] = values["dropout"]
     fields |= _classes(values, state)
+    fields |= _own_fields(values, fields)
     if family == "mask2former":
         return Mask2FormerConfig(**fields)
     fields |= {ours: values[theirs] for theirs, ours in TEXT if theirs in values}
@@ -124,6 +131,11 @@ def config_from_hub(
 def config_to_hub(config: Mask2FormerConfig, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Their `config.json` for a configuration and its weights under our names."""
     oneformer = config.family == "oneformer"
+    if config.encoder_points != 4:
+        raise ValueError(
+            f"the hub layout has 4 sampling points a head and level, not {config.encoder_points}; write the native "
+            "layout instead"
+        )
     names = {str(k): c.name for k, c in enumerate(config.classes)}
     values = {
         "architectures": [("OneFormer" if oneformer else "Mask2Former") + "ForUniversalSegmentation"],
@@ -135,6 +147,7 @@ def config_to_hub(config: Mask2FormerConfig, state: Mapping[str, Tensor]) -> dic
         "decoder_layers": config.decoder_layers + 1,
         "dropout": config.dropout,
         **FIXED[config.family],
+        OWN: {name: value for name, value in config.to_dict().items() if name in OWN_FIELDS},
     }
     if not oneformer:
         values["feature_size"] = config.hidden_dim
@@ -144,6 +157,16 @@ def config_to_hub(config: Mask2FormerConfig, state: Mapping[str, Tensor]) -> dic
     values |= {"conv_dim": config.hidden_dim, "max_seq_len": config.text_context_length}
     values["is_training"] = "text_encoder.token_embedding.weight" in state
     return values
+
+
+def own_entry(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What this library wrote into their `config.json` beside their fields, unless the classes were changed since."""
+    entry, names = values.get(OWN), values.get("id2label")
+    classes = entry.get("classes") if isinstance(entry, Mapping) else None
+    if not isinstance(classes, list) or not isinstance(names, Mapping):
+        return None
+    own = [c.get("name") for c in classes if isinstance(c, Mapping)]
+    return entry if own == [names.get(str(k)) for k in range(len(names))] else None
 
 
 def preprocessor_to_hub(config: Mask2FormerConfig) -> dict[str, Any]:
@@ -189,6 +212,25 @@ def _classes(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str
     }
 
 
+def _own_fields(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of our own entry. Of the protocol, what the preprocessor's file says counts, and stays as it is."""
+    entry = own_entry(values)
+    if entry is None:
+        if OWN in values:
+            warnings.warn(
+                f"the classes in config.json are no longer those of its entry {OWN!r}, which is left aside: things, "
+                "colours and test protocol are the defaults",
+                stacklevel=2,
+            )
+        return {}
+    try:
+        own = Mask2FormerConfig.from_dict({"num_classes": fields["num_classes"], **entry})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its entry {OWN!r} cannot be read: {error}") from error
+    of_the_files = {name: getattr(fields["protocol"], name) for name in OF_THE_FILES}
+    return {name: getattr(own, name) for name in OWN_FIELDS} | {"protocol": replace(own.protocol, **of_the_files)}
+
+
 def _protocol(preprocessor: Mapping[str, Any]) -> Protocol:
     """The default protocol with their size, and mean and standard deviation, which are for 0..1 in float32.
 
@@ -230,9 +272,10 @@ def _backbone_sizes(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 def _backbone_config(config: Mask2FormerConfig, state: Mapping[str, Tensor]) -> dict[str, Any]:
     """Their backbone_config, from the weights and what those cannot tell."""
-    sizes = backbone_sizes(state)
+    known = config.backbone.startswith(("swin_", "resnet", "convnext_", "dinat"))
+    sizes = backbone_sizes(state) if known else {"family": None}
     kind = sizes.pop("family")
-    if kind not in BACKBONES or not config.backbone.startswith(("swin_", "resnet", "convnext_", "dinat")):
+    if kind not in BACKBONES:
         raise ValueError(f"the hub layout has no backbone {config.backbone!r}; write the native layout instead")
     if kind == "dinat":
         sizes["dilations"] = config.backbone_options.get("dilations", PRESETS["dinat_large"]["dilations"])

@@ -19,6 +19,7 @@ from mask2former.modeling.config import Mask2FormerConfig
 from oneformer.config import OneFormerConfig
 from oneformer.dinat import PRESETS
 from weights.translate import backbone_family, model_family
+from weights.zoo import CITYSCAPES_DILATIONS
 
 LEVELS, POINTS = 3, 4
 
@@ -48,13 +49,6 @@ CONVNEXTS = {
     "convnext_large": ([3, 3, 27, 3], [192, 384, 768, 1536]),
     "convnext_xlarge": ([3, 3, 27, 3], [256, 512, 1024, 2048]),
 }
-# of DiNAT-L with 7 × 7 neighborhoods, which Cityscapes' models have
-CITYSCAPES_DILATIONS = [
-    [1, 18, 1],
-    [1, 5, 1, 9],
-    [1, 2, 1, 3, 1, 4, 1, 2, 1, 3, 1, 4, 1, 2, 1, 3, 1, 4],
-    [1, 2, 1, 2, 1],
-]
 
 
 def infer_config(

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
-from torch import nn
 
 from mask2former.inference.predictor import Predictor
 from mask2former.modeling.config import Mask2FormerConfig
+from mask2former.modeling.model import Mask2Former
 from oneformer.dinat import PRESETS
+from oneformer.model import OneFormer
 from weights.bundled import DEMO, DEMO_FOLDER
 from weights.checkpoint import (
     CONFIGS,
     Checkpoint,
     build_model,
     has_text_branch,
-    layout_of,
     read_checkpoint,
     read_config,
+    says_everything,
     write_native,
 )
 from weights.class_names import Classes, are_named, class_list, complete
@@ -32,7 +35,25 @@ from weights.download import hub_folder, original_file
 from weights.translate import CRITERION, TEXT_BRANCH, check_entries
 from weights.zoo import PublishedModel, find_model, guess_model, nearest_models
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 CLASS_HEAD = "transformer_decoder.class_head."
+
+
+class PredictorSettings(TypedDict, total=False):
+    """What `create_predictor` hands on to `Predictor`, which says what each means."""
+
+    preset: str
+    size: int | tuple[int, int] | str | None
+    batch_size: int
+    object_mask_threshold: float | None
+    overlap_threshold: float | None
+    instances_per_image: int | None
+    score_threshold: float
+    max_pixels: int
+    memory: int | None
+    compile: bool | str
 
 
 def create_model(
@@ -43,7 +64,7 @@ def create_model(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     **config_fields: Any,
-) -> nn.Module:
+) -> Mask2Former | OneFormer:
     """A Mask2Former or OneFormer in evaluation mode.
 
     source: a name of `list_models()`, "mask2former_compact_demo" (the small model that comes with the package), a hub
@@ -77,6 +98,7 @@ def create_model(
     model = build_model(config, pretrained == "backbone")
     if pretrained is True:
         _load_weights(model, checkpoint, str(source))
+        model.origin = row.name if row else None
     return model.to(device, dtype).eval()
 
 
@@ -85,7 +107,7 @@ def create_predictor(
     classes: Classes | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
-    **settings: Any,
+    **settings: Unpack[PredictorSettings],
 ) -> Predictor:
     """Photos in, segments out: a model with its weights, inside a `Predictor`.
 
@@ -96,7 +118,7 @@ def create_predictor(
     return Predictor(create_model(source, classes=classes, device=device, dtype=dtype), **settings)
 
 
-def save_model(model: nn.Module, folder: str | Path) -> None:
+def save_model(model: Mask2Former | OneFormer, folder: str | Path) -> None:
     """Write a model as `config.json` and `model.safetensors` under our names; `create_model(folder)` reads it back."""
     write_native(Checkpoint(model.config, dict(model.state_dict()), "the model"), folder)
 
@@ -119,7 +141,17 @@ def load_checkpoint(
     return checkpoint
 
 
-def _load_weights(model: nn.Module, checkpoint: Checkpoint, source: str) -> None:
+def family_of(source: str | Path) -> str | None:
+    """mask2former or oneformer (or what a folder names instead), where that shows without weights or a download."""
+    config, row = Path(source).expanduser() / "config.json", find_model(str(source))
+    if config.is_file():
+        with contextlib.suppress(ValueError, AttributeError):  # what is wrong with the file is said when it is read
+            values = json.loads(config.read_text(encoding="utf-8"))
+            return values.get("family", values.get("model_type"))
+    return row.family if row else None
+
+
+def _load_weights(model: Mask2Former | OneFormer, checkpoint: Checkpoint, source: str) -> None:
     """Fill a model; what its configuration has changed or added over the checkpoint's stays fresh, with a warning."""
     state = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(CRITERION)}
     fresh = ()
@@ -189,8 +221,8 @@ def _dilations(path: Path, row: PublishedModel | None, config_fields: dict[str, 
 
 
 def _completed(config: Mask2FormerConfig, path: Path, row: PublishedModel | None) -> Mask2FormerConfig:
-    """Classes and protocol filled in, unless the files are ours: those say everything."""
-    return config if layout_of(path) == "native" else complete(config, row, guess_model(str(path)))
+    """Classes and protocol filled in, unless the files are of our writing: those say everything."""
+    return config if says_everything(path) else complete(config, row, guess_model(str(path)))
 
 
 def _given_classes(num_classes: int | None, classes: Classes | None) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from mask2former.data.classes import dataset_classes
 from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.structures import Protocol
 from oneformer.config import OneFormerConfig
-from weights.infer import CITYSCAPES_DILATIONS
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,13 @@ def nearest_models(name: str) -> list[str]:
     return difflib.get_close_matches(name, ZOO, 5, 0.4)
 
 
+# of DiNAT-L with 7 × 7 neighborhoods
+CITYSCAPES_DILATIONS = [
+    [1, 18, 1],
+    [1, 5, 1, 9],
+    [1, 2, 1, 3, 1, 4, 1, 2, 1, 3, 1, 4, 1, 2, 1, 3, 1, 4],
+    [1, 2, 1, 2, 1],
+]
 DILATIONS_1280 = [
     [1, 28, 1],
     [1, 7, 1, 14],

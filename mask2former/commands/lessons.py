@@ -66,12 +66,12 @@ def create_model(options: argparse.Namespace, classes: tuple[ClassInfo, ...]) ->
 def family_of(source: str, otherwise: str) -> str:
     """Whether a model is a Mask2Former or a OneFormer, as far as that can be told before it is there."""
     from weights.checkpoint import read_config
-    from weights.zoo import find_model
+    from weights.load import family_of
 
-    if Path(source).exists():
-        return read_config(Path(source)).family
-    published = find_model(source)
-    return published.family if published else otherwise
+    told = family_of(source)
+    if told is None and Path(source).exists():  # an original file, whose weights tell
+        told = read_config(Path(source)).family
+    return told or otherwise
 
 
 def tasks_to_teach(wanted: list[str] | None, family: str, data: SegmentationDataset) -> list[str]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mask2former.data.kinds import DATA_HELP
+
 if TYPE_CHECKING:
     from mask2former.data.dataset import SegmentationDataset
     from mask2former.training.processes import Processes
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
 def data_options(command: argparse.ArgumentParser) -> None:
     """How a dataset is opened, and in the help what DATA may be."""
-    from mask2former.data.datasets import DATA_HELP
-
     command.add_argument(
         "--classes",
         nargs="+",

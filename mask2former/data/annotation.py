@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mask2former.data.window import Window
@@ -21,9 +22,9 @@ from mask2former.structures import TASKS, Targets
 class Annotation:
     """N segments: what both kinds, `IdMap` (no overlaps) and `Shapes` (overlaps), have in common."""
 
-    labels: np.ndarray  # (N,) int64, positions in the dataset's class list
-    is_thing: np.ndarray  # (N,) bool
-    is_crowd: np.ndarray  # (N,) bool: a region of many things nobody told apart; ignored, neither right nor wrong
+    labels: NDArray[np.int64]  # (N,), positions in the dataset's class list
+    is_thing: NDArray[np.bool_]  # (N,)
+    is_crowd: NDArray[np.bool_]  # (N,): a region of many things nobody told apart; ignored, neither right nor wrong
 
     @property
     def size(self) -> tuple[int, int]:
@@ -34,7 +35,7 @@ class Annotation:
         """(N, H, W) bool of all segments, or of those whose positions are given, in that order."""
         raise NotImplementedError
 
-    def areas(self, window: Window | None = None) -> np.ndarray:
+    def areas(self, window: Window | None = None) -> NDArray[np.int64]:
         """(N,) int64: pixels of each segment."""
         return np.array([np.count_nonzero(mask) for mask in self.masks(window=window).numpy()], np.int64)
 
@@ -55,7 +56,7 @@ class Annotation:
             segments, masks = segments[visible], masks[torch.from_numpy(visible)]
         return Targets(torch.from_numpy(self.labels[segments]), masks)
 
-    def label_map(self) -> np.ndarray:
+    def label_map(self) -> NDArray[np.int32]:
         """(H, W) int32: the label id at each pixel, crowds included, −1 where nothing is annotated."""
         label_map = np.full(self.size, -1, np.int32)
         for label, mask in zip(self.labels, self.masks(), strict=True):
@@ -116,11 +117,11 @@ class IdMap(Annotation):
         segments = np.arange(len(self.labels)) if segments is None else segments
         return (window or Window.whole(*self.size)).masks(self.segment_map, segments + 1)
 
-    def areas(self, window: Window | None = None) -> np.ndarray:
+    def areas(self, window: Window | None = None) -> NDArray[np.int64]:
         segment_map = window.index_map(self.segment_map) if window else self.segment_map
         return np.bincount(segment_map.ravel(), minlength=len(self.labels) + 1)[1:]
 
-    def label_map(self) -> np.ndarray:
+    def label_map(self) -> NDArray[np.int32]:
         return np.concatenate([[-1], self.labels]).astype(np.int32)[self.segment_map]
 
     def regroup(self, group: np.ndarray, labels: np.ndarray, is_thing: np.ndarray, is_crowd: np.ndarray) -> IdMap:

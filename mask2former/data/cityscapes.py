@@ -10,8 +10,10 @@ from mask2former.data.classes import dataset_classes
 from mask2former.data.dataset import SegmentationDataset, Transform
 from mask2former.data.files import list_files, read_map, unique_stems
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
+from mask2former.data.mask_numbers import are_train_ids
 from mask2former.errors import DataError
 
+OF_TRAIN_ID = tuple(c.dataset_id for c in dataset_classes("cityscapes"))  # train id → label id
 LABEL_IDS = range(34)  # 19 of them are evaluated; the rest is void
 LICENSE_PLATE = (255, 65535)  # label id −1 as 8 and 16 bits hold it; void
 INSTANCES_OF_CLASS = 1000  # instance n of class c has the id 1000 c + n
@@ -47,6 +49,9 @@ class Cityscapes(SegmentationDataset):
         unique_stems(self.photos, photos)
         records = [path.relative_to(self.photos).as_posix().removesuffix("_leftImg8bit.png") for path in photos]
         super().__init__(f"{folder} {split}", self.space.classes, records, transform)
+        self.train_ids = are_train_ids([self._map(record) for record in records])
+        if self.train_ids:
+            self.notes = (f"{self.maps}: masks hold train ids (0 … 18) under the names of label ids, and are read so",)
 
     def image_id(self, index: int) -> str:
         return Path(self.records[index]).name
@@ -54,15 +59,20 @@ class Cityscapes(SegmentationDataset):
     def photo_path(self, index: int) -> Path:
         return self.photos / f"{self.records[index]}_leftImg8bit.png"
 
-    def annotation(self, index: int) -> IdMap:
+    def _map(self, record: str) -> Path:
         kind = "instanceIds" if self.with_instances else "labelIds"
-        path = self.maps / f"{self.records[index]}_gtFine_{kind}.png"
+        return self.maps / f"{record}_gtFine_{kind}.png"
+
+    def annotation(self, index: int) -> IdMap:
+        path = self._map(self.records[index])
         values = read_map(path)
         segments = []
         for value in values_in(values):
             label_id = value // INSTANCES_OF_CLASS if value >= INSTANCES_OF_CLASS else value
             if value in LICENSE_PLATE:
                 continue
+            if self.train_ids and label_id < len(OF_TRAIN_ID):
+                label_id = OF_TRAIN_ID[label_id]
             if label_id not in LABEL_IDS:
                 raise DataError(path, f"holds the value {value}", "expected Cityscapes' own ids (not trainIds)")
             label = self.space.labels.get(label_id, LEFT_OUT)

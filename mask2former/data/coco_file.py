@@ -17,7 +17,7 @@ from mask2former.data.classes import dataset_classes
 from mask2former.data.files import check_name
 from mask2former.data.label_space import Color, LabelSpace, check_table
 from mask2former.errors import DataError
-from mask2former.inference.preprocess import MAX_PIXELS
+from mask2former.inference.photo import MAX_PIXELS
 from mask2former.modeling.config import class_color
 from mask2former.schema import Flag, Int64, Name, read_json
 from mask2former.structures import ClassInfo

@@ -16,12 +16,14 @@ from torch.utils.data import Dataset
 from mask2former.data.annotation import Annotation
 from mask2former.data.files import read_photo
 from mask2former.data.skipped import SkippedPhotos
+from mask2former.errors import DataError
 from mask2former.structures import TASKS, ClassInfo, Targets
 
+MOST_IN_A_ROW = 100  # broken photos, beyond which data is not merely damaged
 Transform = Callable[[Image.Image, Annotation], tuple[Tensor, Targets]]
 
 
-class SegmentationDataset(Dataset):
+class SegmentationDataset(Dataset[tuple[Any, Any]]):
     """Photos and what is in them.
 
     `dataset[i]` is (photo, annotation), an RGB picture and an `Annotation` whose masks are still compressed; with a
@@ -83,9 +85,15 @@ class SegmentationDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name}: photo {index} of {len(self)}")
-        if self.skipped is not None:
-            return self.skipped.first_usable(self, index)
-        return self.item(index)
+        if self.skipped is None:
+            return self.item(index)
+        for step in range(min(MOST_IN_A_ROW, len(self))):  # the first usable photo takes the place of a broken one
+            try:
+                return self.item((index + step) % len(self))
+            except DataError as error:
+                self.skipped.add(error)
+                last = error
+        raise last
 
     def item(self, index: int) -> tuple[Any, Any]:
         """What `dataset[index]` is. Raises DataError for a photo that cannot be used."""
@@ -97,7 +105,7 @@ class SegmentationDataset(Dataset):
         return f"{type(self).__name__}({self.name}: {len(self)} photos, {len(self.classes)} classes)"
 
 
-class PackedRecords(Sequence):
+class PackedRecords(Sequence[Any]):
     """A list kept as one byte array.
 
     Reading a Python list touches the reference counts of its items, so that every worker process would in time own

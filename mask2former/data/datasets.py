@@ -13,28 +13,17 @@ from mask2former.data.classes import dataset_classes
 from mask2former.data.coco_instance import CocoInstance
 from mask2former.data.coco_panoptic import CocoPanoptic
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.exif import FRAMES, settle_frame
+from mask2former.data.exif import FRAMES
 from mask2former.data.findings import Findings
 from mask2former.data.flat import flat_for
 from mask2former.data.folder import FolderDataset
+from mask2former.data.frame import settle_frame
 from mask2former.data.hub import HubDataset
 from mask2former.data.joined import JoinedDataset
 from mask2former.data.recognise import open_recognised
 from mask2former.data.skipped import SkippedPhotos
 from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
-
-DATA_HELP = """\
-FOLDER or FILE                   whatever it is is recognised: exports of annotation tools, published datasets, masks
-hf:NAME[:SPLIT]                  a dataset of Hugging Face's library, on the hub or saved to a folder
-coco-panoptic:FOLDER[:SPLIT]     COCO's own layout: annotations/panoptic_{SPLIT}2017.json, …
-coco-panoptic:PHOTOS:FILE.json   any other place; the PNG files are in the folder FILE
-coco-instance:FOLDER[:SPLIT]     annotations/instances_{SPLIT}2017.json, or the one JSON file of a small dataset
-coco-instance:PHOTOS:FILE.json   any other place
-ade20k-semantic:FOLDER[:SPLIT]   ADEChallengeData2016; also ade20k-panoptic, ade20k-instance
-cityscapes:FOLDER[:SPLIT]        leftImg8bit and gtFine; also cityscapes-semantic, cityscapes-instance
-folder:FOLDER[:SPLIT]            images/ and masks/ with classes.txt or classes.json
-SPLIT is train, val or, for data that is not split, all."""
 
 WITH_BACKGROUND = ("folder", "coco-instance", "ade20k-instance")
 LONGEST = 4096  # characters of a path
@@ -53,8 +42,7 @@ def open_dataset(
     """Open a dataset by a short text.
 
     Arguments:
-        spec: a folder or file, which is recognised, or see `DATA_HELP`; several join into one dataset, whose classes
-            must be the same.
+        spec: see `kinds.DATA_HELP`; several join into one dataset, whose classes must be the same.
         split: "train", "val" or "all"; one inside the spec goes before it.
         classes: None for the dataset's own, "supercategory" for COCO's 27 coarse ones, or names to keep.
         background: what belongs to no object is a "class" or is "ignore"d: for a plain folder with classes.txt, see

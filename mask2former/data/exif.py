@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 from PIL import ExifTags, Image
 
-from mask2former.errors import DataError
-
 if TYPE_CHECKING:
-    from mask2former.data.dataset import SegmentationDataset
+    pass
 
 FRAMES = ("auto", "upright", "stored")
 QUARTER_TURNS = (5, 6, 7, 8)
 CARRIERS = ("JPEG", "MPO", "WEBP", "TIFF", "PNG")  # formats that can carry the entry
-LOOKED_AT = 500  # photos
 
 
 def orientation(image: Image.Image) -> int:
@@ -45,48 +42,3 @@ def oriented_size(image: Image.Image, frame: str) -> tuple[int, int]:
     """H, W of a picture, upright or, in the frame "stored", as it is stored."""
     size = image.height, image.width
     return size[::-1] if frame != "stored" and orientation(image) in QUARTER_TURNS else size
-
-
-def settle_frame(dataset: SegmentationDataset) -> list[str]:
-    """Decide, of a dataset opened with the frame "auto", in which its annotations were drawn; what is to be said.
-
-    Photos whose sizes tell decide for those whose sizes do not. Up to `LOOKED_AT` photos are looked at.
-    """
-    from mask2former.data.files import open_image
-
-    told: dict[str, list[str]] = {"upright": [], "stored": []}
-    open_question = []
-    for index in range(0, len(dataset), max(1, len(dataset) // LOOKED_AT)):
-        path = dataset.photo_path(index)
-        try:
-            image = open_image(path)
-            turn = orientation(image)
-            if turn == 1:
-                continue
-            if turn not in QUARTER_TURNS or image.width == image.height:
-                open_question.append(path.name)
-                continue
-            size = tuple(dataset.annotation(index).size)
-        except DataError:  # said when it is read
-            continue
-        stored = (image.height, image.width)
-        told["stored" if size == stored else "upright"].append(path.name)
-    if told["stored"] and told["upright"]:
-        if not open_question:
-            return []
-        why = f"some were annotated as stored ({told['stored'][0]}), others upright ({told['upright'][0]})"
-    elif told["stored"]:
-        dataset.exif = "auto-stored"
-        return [
-            f"{len(told['stored'])} photos turned by EXIF were annotated on their stored pixels, as their sizes show "
-            f"({told['stored'][0]}), so all are read as stored; exif='upright' says otherwise"
-        ]
-    else:
-        why = "taken as annotated upright, as they are shown"
-        why += f", like {told['upright'][0]}" if told["upright"] else ""
-    if not open_question:
-        return []
-    return [
-        f"{len(open_question)} photos are turned by EXIF in a way that does not change their size, so that it does not show "
-        f"how they were annotated ({open_question[0]}): {why}; if their masks look wrong: exif='stored' (--exif stored)"
-    ]

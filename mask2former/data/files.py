@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from PIL import Image
 
 from mask2former.data.exif import as_stored
 from mask2former.errors import DataError, PhotoError
-from mask2former.inference import preprocess
-from mask2former.inference.preprocess import MAX_PIXELS
+from mask2former.inference import photo as photos
+from mask2former.inference.photo import MAX_PIXELS
 
 LOSSLESS = ("PNG", "BMP")  # kinds of picture that keep the values of a mask, and that PIL does not stretch
 
@@ -21,9 +22,11 @@ def list_files(folder: Path, endings: tuple[str, ...], pattern: str = "*") -> li
     """The files of a folder with these endings (small letters or capitals), by name. DataError where there is none."""
     if not folder.is_dir():
         raise DataError(folder, "no such folder", "check the folder and the split")
-    files = sorted(
-        path for path in folder.glob(pattern) if path.name.lower().endswith(tuple(e.lower() for e in endings))
-    )
+    found = [path for path in folder.glob(pattern) if path.name.lower().endswith(tuple(e.lower() for e in endings))]
+    files = sorted(path for path in found if path.name[0] != ".")
+    if len(files) < len(found):
+        count = len(found) - len(files)
+        warnings.warn(f"{folder}: {count} hidden files, such as a Mac's companions (._NAME), passed over", stacklevel=2)
     if not files:
         raise DataError(
             folder, f"holds no file {pattern} ending in {' or '.join(endings)}", "check the folder and the split"
@@ -41,9 +44,9 @@ def read_photo(path: Path, size: tuple[int, int] | None = None, exif: str = "aut
     image = read_image(path)
     try:
         first, second = (True, False) if exif.endswith("stored") else (False, True)  # as stored?
-        photo = preprocess.read_photo(as_stored(image) if first else image)
+        photo = photos.read_photo(as_stored(image) if first else image)
         if exif.startswith("auto") and size is not None and photo.size[::-1] != tuple(size):
-            other = preprocess.read_photo(as_stored(image) if second else image)
+            other = photos.read_photo(as_stored(image) if second else image)
             photo = other if other.size[::-1] == tuple(size) else photo
     except PhotoError as error:
         raise DataError(path, f"not a usable photo ({error})", "replace it or remove its entry") from error

@@ -13,6 +13,7 @@ from mask2former.data.annotation import IdMap, values_in
 from mask2former.data.dataset import SegmentationDataset, Transform
 from mask2former.data.files import list_files, open_image, read_map, unique_stems
 from mask2former.data.label_space import LEFT_OUT, Color, LabelSpace, check_table
+from mask2former.data.mask_numbers import GREY_IN_COLOUR, SAID, in_scheme, scheme_of
 from mask2former.errors import DataError
 from mask2former.modeling.config import class_color
 from mask2former.schema import Flag, Name, read_json
@@ -60,6 +61,11 @@ class FolderDataset(SegmentationDataset):
             value 0 is no class, so that its pixels teach nothing, and value 1 is the first class.
     """
 
+    ignored_hint = (
+        "255 in 8-bit masks is ignored; if it is a class of yours, as in masks of 0 and 255, name the folder alone "
+        "(--data FOLDER), or save masks with class numbers"
+    )
+
     def __init__(
         self,
         folder: Path | str,
@@ -72,12 +78,17 @@ class FolderDataset(SegmentationDataset):
         self.photos, self.maps = split_folders(folder, split)
         photos = list_files(self.photos, PHOTO_ENDINGS)
         names = unique_stems(self.photos, photos)
-        if open_image(self.maps / f"{names[0]}.png").mode in SHALLOW:
+        masks = {path.stem: path for path in self.maps.glob("*.png") if path.name[0] != "."}
+        files = [masks[name] for name in names if name in masks]
+        grey = scheme_of(files, ()) == GREY_IN_COLOUR
+        if grey or open_image(self.maps / f"{names[0]}.png").mode in SHALLOW:
             self.tasks = ("semantic",)
-        masks = {path.stem for path in self.maps.glob("*.png")}
-        if unused := masks - set(names):
+        if unused := masks.keys() - set(names):
             self.notes = (f"{self.maps}: {len(unused)} masks have no photo, such as {min(unused)}.png",)
         self.table_file, table = read_class_table(folder, background, things="instance" in self.tasks)
+        self.scheme = GREY_IN_COLOUR if grey else scheme_of(files, {c.dataset_id for c in table})
+        if self.scheme in SAID:
+            self.notes += (f"{self.maps}: {SAID[self.scheme]}",)
         self.space = LabelSpace.choose(table, classes)
         super().__init__(f"{folder} {split}", self.space.classes, (path.name for path in photos), transform)
 
@@ -93,7 +104,7 @@ class FolderDataset(SegmentationDataset):
 
     def annotation(self, index: int) -> IdMap:
         path = self.maps / f"{self.image_id(index)}.png"
-        values = read_map(path)
+        values = in_scheme(read_map(path), self.scheme)
         segments = []
         for value in values_in(values):
             is_instance = value >= INSTANCES_OF_CLASS

@@ -19,7 +19,7 @@ from mask2former.data.mapped import BACKGROUND_NAMES
 from mask2former.data.split import HELD_OUT, SEED
 from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
-from mask2former.inference import preprocess
+from mask2former.inference import photo as photos
 from mask2former.modeling.config import class_color
 from mask2former.structures import ClassInfo
 
@@ -64,7 +64,7 @@ class HubDataset(SegmentationDataset):
 
     def photo(self, index: int, size: tuple[int, int] | None = None) -> Image.Image:
         picture = self._picture(self.records[index], self.photo_column)
-        photo = preprocess.read_photo(as_stored(picture) if self.exif == "stored" else picture)
+        photo = photos.read_photo(as_stored(picture) if self.exif == "stored" else picture)
         if size is not None and photo.size[::-1] != tuple(size):
             place = f"{self.source} row {self.records[index]}"
             raise DataError(place, f"the photo is {photo.size}, its labels {size[::-1]}", "make them of one size")

@@ -9,6 +9,7 @@ from mask2former.data.findings import Findings
 from mask2former.data.folder import FolderDataset
 from mask2former.data.listing import Listing, parent, split_of
 from mask2former.data.mapped import BACKGROUND_NAMES
+from mask2former.data.mask_numbers import SAID
 from mask2former.data.split import members
 from mask2former.data.wanted import Wanted
 
@@ -38,6 +39,9 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
     if None not in splits and there == "all" and wanted.split != "test":
         there = "train"  # which is then split
     dataset = FolderDataset(listing.root, there, wanted.classes, background, wanted.transform)
+    if dataset.scheme in SAID:
+        findings.repair(SAID[dataset.scheme], "", len(masks))
+        dataset.notes = tuple(note for note in dataset.notes if SAID[dataset.scheme] not in note)
     if there == wanted.split:
         return dataset
     ids = [str(dataset.image_id(k)) for k in range(len(dataset))]

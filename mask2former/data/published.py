@@ -32,7 +32,11 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
         with_instances = any(file.endswith("_gtFine_instanceIds.png") for file in listing.files)
         if not with_instances:
             findings.conclude("labelIds without instanceIds: the semantic task alone")
-        return Cityscapes(listing.root, *rest, with_instances=with_instances)
+        dataset = Cityscapes(listing.root, *rest, with_instances=with_instances)
+        if dataset.train_ids:
+            findings.repair("masks hold train ids under the names of label ids, and are read so", "", len(dataset))
+            dataset.notes = ()
+        return dataset
     if (listing.root / f"ade20k_panoptic_{wanted.split}.json").is_file():
         return Ade20kPanoptic(listing.root, *rest)
     return Ade20kSemantic(listing.root, *rest)

@@ -1,16 +1,10 @@
-"""Going on over broken photos: which were skipped, and what is taken in their place."""
+"""Going on over broken photos: which were skipped, and why."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mask2former.errors import DataError
-
-if TYPE_CHECKING:
-    from mask2former.data.dataset import SegmentationDataset
-
-MOST_IN_A_ROW = 100
 
 
 class SkippedPhotos:
@@ -50,14 +44,3 @@ class SkippedPhotos:
         if len(reasons) > shown:
             lines.append(f"  … and {len(reasons) - shown} more" + (f", in {self.file}" if self.file else ""))
         return "\n".join(lines)
-
-    def first_usable(self, dataset: SegmentationDataset, index: int) -> tuple[Any, Any]:
-        """The item of this photo or of the first usable one after it. Raises DataError where there are very many bad
-        ones in a row: the data is then not merely damaged."""
-        for step in range(min(MOST_IN_A_ROW, len(dataset))):
-            try:
-                return dataset.item((index + step) % len(dataset))
-            except DataError as error:
-                self.add(error)
-                last = error
-        raise last

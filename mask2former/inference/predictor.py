@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -20,11 +20,12 @@ from mask2former.inference import postprocess
 from mask2former.inference.memory import MemoryBudget
 from mask2former.inference.merge import MergedMap, MergedMasks
 from mask2former.inference.network import Clock, compile_network, run_network
+from mask2former.inference.photo import MAX_PIXELS, Photo, read_photo
 from mask2former.inference.prediction import Prediction
-from mask2former.inference.preprocess import MAX_PIXELS, Preprocess, read_photo
+from mask2former.inference.preprocess import Preprocess
 from mask2former.inference.segmentation import Segmentation
 from mask2former.inference.side_thread import side_thread
-from mask2former.structures import TASKS, Outputs, PhotoSizes
+from mask2former.structures import TASKS, ClassInfo, Outputs, PhotoSizes, Protocol, Task
 
 AHEAD = 2  # batches of photos that are read while the network works
 
@@ -35,6 +36,10 @@ class Predictor:
     A photo is padded only to its own next multiple of 32, and only photos of equal padded size share a batch: what
     comes out for a photo never depends on the photos beside it.
     """
+
+    model: nn.Module
+    classes: tuple[ClassInfo, ...]
+    protocol: Protocol
 
     def __init__(
         self,
@@ -89,6 +94,22 @@ class Predictor:
             compile_network(self.model, self.compile_mode)
         self.budget = None if memory is None else MemoryBudget(memory, model, self.instance_options["instances"])
 
+    @overload
+    def __call__(self, photos: Photo, task: Task | None = None) -> Segmentation: ...
+    @overload
+    def __call__(
+        self, photos: Photo, task: Literal["all"] | list[str] | tuple[str, ...]
+    ) -> dict[str, Segmentation]: ...
+    @overload
+    def __call__(self, photos: Sequence[Photo], task: Task | None = None) -> list[Segmentation]: ...
+    @overload
+    def __call__(
+        self, photos: Sequence[Photo], task: Literal["all"] | list[str] | tuple[str, ...]
+    ) -> list[dict[str, Segmentation]]: ...
+    @overload
+    def __call__(self, photos: Photo, task: str) -> Segmentation | dict[str, Segmentation]: ...
+    @overload
+    def __call__(self, photos: Sequence[Photo], task: str) -> list[Segmentation] | list[dict[str, Segmentation]]: ...
     def __call__(self, photos: Any, task: str | Sequence[str] | None = None) -> Any:
         """The `Segmentation` of a photo, or a list of them for a list of photos.
 
@@ -108,7 +129,7 @@ class Predictor:
             results.append(prediction.result)
         return results if several else results[0]
 
-    def stream(self, photos: Iterable[Any], task: str | Sequence[str] | None = None) -> Iterator[Prediction]:
+    def stream(self, photos: Iterable[Photo], task: str | Sequence[str] | None = None) -> Iterator[Prediction]:
         """Segment photos one after the other, as many as there are, and say how long each step took.
 
         Photos are read in a thread beside the network, and those of the last batch are post-processed in another. A

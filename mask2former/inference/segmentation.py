@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mask2former.inference import formats, visualize
@@ -35,7 +36,7 @@ class Segmentation:
         task: str,
         segments: Sequence[Segment],
         classes: Sequence[ClassInfo],
-        ids: np.ndarray | None = None,
+        ids: NDArray[np.int32] | None = None,
         masks: PackedMasks | None = None,
         photo: Image.Image | None = None,
         name: str = "photo",
@@ -54,7 +55,7 @@ class Segmentation:
     @classmethod
     def from_ids(
         cls,
-        ids: np.ndarray,
+        ids: NDArray[np.integer[Any]],
         labels: Mapping[int, int],
         classes: Sequence[ClassInfo],
         photo: Image.Image | None = None,
@@ -73,7 +74,11 @@ class Segmentation:
 
     @classmethod
     def from_labels(
-        cls, labels: np.ndarray, classes: Sequence[ClassInfo], photo: Image.Image | None = None, name: str = "photo"
+        cls,
+        labels: NDArray[np.int32],
+        classes: Sequence[ClassInfo],
+        photo: Image.Image | None = None,
+        name: str = "photo",
     ) -> Segmentation:
         """A semantic one from an (H, W) int32 map of class positions."""
         found = regions(labels, len(classes))
@@ -83,7 +88,7 @@ class Segmentation:
     @classmethod
     def from_masks(
         cls,
-        masks: np.ndarray,
+        masks: NDArray[np.bool_],
         labels: Sequence[int],
         classes: Sequence[ClassInfo],
         scores: Sequence[float] | None = None,
@@ -110,7 +115,7 @@ class Segmentation:
         return self.segmentation.shape if self._masks is None else self._masks.size
 
     @cached_property
-    def segmentation(self) -> np.ndarray:
+    def segmentation(self) -> NDArray[np.int32]:
         """(H, W) int32: the id of the segment at each pixel, 0 for none; of overlapping instances the surest one's.
         For semantic: the position of the class, 0 … K − 1."""
         ids = np.zeros(self.size, np.int32)
@@ -119,13 +124,13 @@ class Segmentation:
         return ids
 
     @property
-    def masks(self) -> np.ndarray:
+    def masks(self) -> NDArray[np.bool_]:
         """(N, H, W) bool, one a segment, overlaps kept; made when read. For many large masks take `mask(n)` instead."""
         if not self.segments:
             return np.zeros((0, *self.size), bool)
         return np.stack([self.mask(n) for n in range(len(self.segments))])
 
-    def mask(self, n: int) -> np.ndarray:
+    def mask(self, n: int) -> NDArray[np.bool_]:
         """(H, W) bool of the n-th segment."""
         return self.segmentation == self.segments[n].id if self._masks is None else self._masks[n]
 
@@ -176,7 +181,7 @@ class Segmentation:
         return writer.close()
 
 
-def regions(index: np.ndarray, count: int) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
+def regions(index: NDArray[np.integer[Any]], count: int) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
     """Area and box of each number 0 … count − 1 that occurs in an (H, W) map of them."""
     height, width = index.shape
     in_row = np.bincount((index + count * np.arange(height)[:, None]).ravel(), minlength=height * count)

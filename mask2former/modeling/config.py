@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mask2former.structures import ClassInfo, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Mask2FormerConfig:
         return {"family": self.family, **asdict(self), "backbone_options": dict(self.backbone_options)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Mask2FormerConfig:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`. Raises ValueError naming unknown entries."""
         values = {k: v for k, v in values.items() if k != "family"}
         unknown = sorted(set(values) - {f.name for f in fields(cls)})

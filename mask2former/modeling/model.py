@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -10,11 +11,16 @@ from mask2former.modeling.backbone import Backbone
 from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.modeling.pixel_decoder import PixelDecoder
 from mask2former.modeling.transformer_decoder import TransformerDecoder
+from mask2former.pretrained import Pretrained
 from mask2former.structures import Outputs
 
 
-class Mask2Former(nn.Module):
+class Mask2Former(nn.Module, Pretrained):
     """Masked-attention mask transformer for universal image segmentation (Cheng et al. 2022)."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, pixel_values: Tensor) -> Outputs: ...
 
     def __init__(self, config: Mask2FormerConfig, pretrained_backbone: bool = False):
         """pretrained_backbone: start the backbone from timm's ImageNet weights instead of random ones."""

@@ -26,7 +26,7 @@ class Batch(NamedTuple):
 
     pixel_values: Tensor  # (B, 3, H, W)
     targets: list[Targets]  # B
-    inputs: tuple  # what else the model takes: `model(pixel_values, *inputs)`
+    inputs: tuple[Any, ...]  # what else the model takes: `model(pixel_values, *inputs)`
 
     def to(self, device: torch.device) -> Batch:
         inputs = (x.to(device, non_blocking=True) if isinstance(x, Tensor) else x for x in self.inputs)
@@ -53,7 +53,7 @@ def collate(items: Sequence[tuple[Any, ...]], multiple: int = 32) -> Batch:
     )
 
 
-class BatchOrder(Sampler):
+class BatchOrder(Sampler[list[tuple[int, int]]]):
     """An endless shuffled order of images, cut into steps, passes within a step, and processes within a pass.
 
     Yields lists of (place, index), a list for each pass of this process from step `start` to `steps`. Every image
@@ -89,10 +89,10 @@ class BatchOrder(Sampler):
             yield batch
 
 
-class SeededDataset(Dataset):
+class SeededDataset(Dataset[Any]):
     """`dataset` asked by (place, index), with the random numbers that belong to the place."""
 
-    def __init__(self, dataset: Dataset, seed: int):
+    def __init__(self, dataset: Dataset[Any], seed: int):
         self.dataset, self.seed = dataset, seed
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,16 @@ class Criterion(nn.Module):
 
     Every prediction is matched to the targets anew, at fresh random points. The defaults are the paper's.
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self,
+            outputs: Outputs,
+            targets: Sequence[Targets],
+            generator: torch.Generator | None = None,
+            points: Sequence[Points] | None = None,
+        ) -> tuple[dict[str, Tensor], Tensor]: ...
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from mask2former.training.log import Log
 from mask2former.training.optimizer import AveragedWeights, lr_factor, parameter_groups, scaled_lr
 from mask2former.training.processes import Processes, checkpoint_activations
 
+M = TypeVar("M", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -65,14 +67,14 @@ MAY_CHANGE = frozenset(
 
 
 def train(
-    model: nn.Module,
-    dataset: Dataset,
+    model: M,
+    dataset: Dataset[Any],
     criterion: nn.Module,
     settings: Settings,
     output: str | Path,
-    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    evaluate: Callable[[M], Mapping[str, float]] | None = None,
     resume: bool = False,
-) -> nn.Module:
+) -> M:
     """Train `model` in place and return it; at the end it holds the averaged weights where `settings` ask for them.
 
     Where parameters are sharded they stay so; `checkpoint.trained_weights` reads them whole from the last checkpoint.
@@ -171,6 +173,8 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.criterion = model, criterion
 
-    def forward(self, pixel_values: Tensor, targets: list[Targets], inputs: tuple) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(
+        self, pixel_values: Tensor, targets: list[Targets], inputs: tuple[Any, ...]
+    ) -> tuple[dict[str, Tensor], Tensor]:
         terms, total = self.criterion(self.model(pixel_values, *inputs), targets)
         return {name: term.detach() for name, term in terms.items()}, total
