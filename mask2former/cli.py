@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from mask2former.allocator import keep_freed_memory
+from mask2former.commands.convert_data import convert_data, convert_data_options
 from mask2former.commands.env import env, env_options
 from mask2former.commands.evaluate import evaluate, evaluate_options
 from mask2former.commands.inspect import inspect, inspect_options
@@ -123,6 +124,7 @@ COMMANDS = {
     "evaluate": (evaluate_options, evaluate),
     "train": (train_options, train),
     "inspect": (inspect_options, inspect),
+    "convert-data": (convert_data_options, convert_data),
     "convert": (convert_options, convert),
     "models": (models_options, models),
     "env": (env_options, env),

@@ -271,7 +271,7 @@ def test_evaluating_a_network():
         dataset = open_dataset(spec).subset([0, 1])
         predictor = Predictor(toy_model(dataset.classes), size=(96, 128), object_mask_threshold=0.0)
         report = evaluate(predictor, dataset)
-        assert set(report) == {"dataset", "photos", *dataset.tasks}
+        assert set(report) == {"dataset", "photos", "notes", *dataset.tasks}
         for task in dataset.tasks:
             assert evaluate(predictor, dataset, tasks=[task])[task] == report[task]
             assert headline(report)

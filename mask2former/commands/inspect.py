@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mask2former.commands.options import class_choice, data_options, require_at_least, require_folder
+from mask2former.commands.options import class_choice, data_options, reading_choices, require_at_least, require_folder
 
 
 def inspect_options(command: argparse.ArgumentParser) -> None:
@@ -22,6 +22,7 @@ def inspect(options: argparse.Namespace) -> int:
     OUTPUT holds the report as text and JSON and a contact sheet of annotated photos. The exit code is 1 where files
     are broken.
     """
+    from mask2former.data.datasets import is_bare
     from mask2former.data.inspect import inspect_dataset
 
     require_at_least(options, limit=1, samples=0)
@@ -29,10 +30,12 @@ def inspect(options: argparse.Namespace) -> int:
     report = inspect_dataset(
         options.data,
         options.output,
+        "all" if is_bare(options.data) else "train",
         classes=class_choice(options.classes),
         background=options.background,
         photos=options.limit,
         samples=options.samples,
+        **reading_choices(options),
     )
     print(report.text())
     print(f"\nwritten to {options.output}: inspection.txt, inspection.json, samples.png")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mask2former.commands.options import class_choice
+from mask2former.commands.options import open_data
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,22 +17,36 @@ if TYPE_CHECKING:
     from mask2former.structures import ClassInfo
 
 
-def open_data(options: argparse.Namespace) -> tuple[SegmentationDataset, SegmentationDataset | None]:
-    """The photos to train on, and those to evaluate on, whose classes must be the same."""
-    from mask2former.data.datasets import open_dataset
+def open_photos(options: argparse.Namespace) -> tuple[SegmentationDataset, SegmentationDataset | None]:
+    """The photos to train on, and those to evaluate on, whose classes must be the same.
+
+    Of one folder that is recognised, the part that is not for training is evaluated on without being asked for.
+    """
+    from mask2former.data.datasets import is_bare
+    from mask2former.data.flat import flat_for
     from mask2former.data.inspect import spread
 
-    classes = class_choice(options.classes)
-    data = open_dataset(options.data, "train", classes, options.background)
-    if not options.val_data:
+    data = flat_for(open_data(options.data, "train", options), options.tasks, options.background)
+    if data.skipped is not None:
+        data.skipped.file = options.output / "skipped_photos.txt"
+    [*one] = options.data
+    itself = len(one) == 1 and is_bare(one[0]) and Path(one[0]).exists() and not options.shard
+    if not (options.val_data or itself):
         return data, None
-    val = open_dataset(options.val_data, "val", classes, options.background)
+    val = flat_for(open_data(options.val_data or one[0], "val", options), options.tasks, options.background)
     if [c.name for c in val.classes] != [c.name for c in data.classes]:
         raise ValueError(
             f"--data has {named(data.classes)}; --val-data has {named(val.classes)}: expected the same in the same "
             "order, which --classes can choose"
         )
     return data, val.subset(spread(len(val), options.val_limit)) if options.val_limit else val
+
+
+def look_at(data: SegmentationDataset, tasks: list[str]) -> list[str]:
+    """What is to be said of the targets before the first step; DataError where there are none."""
+    from mask2former.data.survey import survey
+
+    return [sentence for task in tasks for sentence in survey(data, task).sentences()]
 
 
 def create_model(options: argparse.Namespace, classes: tuple[ClassInfo, ...]) -> nn.Module:

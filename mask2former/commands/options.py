@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,11 +29,43 @@ def data_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--background",
         choices=("class", "ignore"),
-        help="folder: with classes.txt: whether mask value 0 is the first class or no class",
+        help="whether what belongs to no object is a class, or is ignored: of outlines, and of masks with classes.txt",
+    )
+    command.add_argument("--strict", action="store_true", help="refuse data that has to be repaired to be read")
+    command.add_argument("--skip-bad", action="store_true", help="go on over broken photos, and list them")
+    command.add_argument(
+        "--exif",
+        choices=("auto", "upright", "stored"),
+        default="auto",
+        help="how photos that EXIF turns were annotated: as shown, or as stored; auto: as their sizes tell",
     )
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.description = inspect.cleandoc(command.description or "")
     command.epilog = f"DATA is one of\n{DATA_HELP}"
+
+
+def open_data(spec: str | Sequence[str], split: str, options: argparse.Namespace) -> SegmentationDataset:
+    """Open data as the options say. What was concluded, repaired or assumed is printed, a line each."""
+    from mask2former.data.datasets import open_dataset
+    from mask2former.training.processes import Processes
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dataset = open_dataset(
+            spec, split, class_choice(options.classes), options.background, **reading_choices(options)
+        )
+    said = [str(w.message) for w in caught if w.category is UserWarning]
+    for other in (w for w in caught if w.category is not UserWarning):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    if Processes.join().is_first:
+        for note in dict.fromkeys([*dataset.notes, *said]):
+            print(f"data: {note}", flush=True)
+    return dataset
+
+
+def reading_choices(options: argparse.Namespace) -> dict[str, bool | str]:
+    """What `open_dataset` is told about data that is not tidy."""
+    return {"strict": options.strict, "skip_bad": options.skip_bad, "exif": options.exif}
 
 
 def class_choice(names: Sequence[str] | None) -> str | list[str] | None:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mask2former.commands.lessons import create_model, lessons, named, open_data, tasks_to_teach
+from mask2former.commands.lessons import create_model, lessons, look_at, named, open_photos, tasks_to_teach
 from mask2former.commands.options import (
     data_options,
     device_or_default,
@@ -122,7 +122,7 @@ def train(options: argparse.Namespace) -> int:
             "--val-data out and evaluate OUTPUT/model afterwards"
         )
     settings = settings_of(options)
-    data, val = open_data(options)
+    data, val = open_photos(options)
     with first_alone(processes):
         model = create_model(options, data.classes)
     tasks = tasks_to_teach(options.tasks, model.config.family, data)
@@ -139,13 +139,16 @@ def train(options: argparse.Namespace) -> int:
         report.update(evaluate(Predictor(model), val, val_tasks))
         return headline(report)
 
+    said = look_at(data, tasks)
     if processes.is_first:
-        print(summary(model, data, val, tasks), flush=True)
+        print("\n".join([summary(model, data, val, tasks), *(f"data: {sentence}" for sentence in said)]), flush=True)
     model = model.to(device_or_default(options.device))
     trainer.train(model, dataset, criterion, settings, options.output, judge if val else None, options.resume)
     if processes.is_first:
         if report:
             print(table(report))
+        if data.skipped is not None and (skipped := data.skipped.text()):
+            print(skipped)
         state = trained_weights(options.output / "checkpoint.pt")  # whole, even where the model is split
         write_native(Checkpoint(model.config, state, "the model"), options.output / "model")
         print(f"\nthe model is in {options.output / 'model'}: {options.family} predict PHOTO --model …")

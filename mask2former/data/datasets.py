@@ -94,7 +94,7 @@ def open_one(spec: str, wanted: Wanted, strict: bool, skip_bad: bool) -> Segment
     line = (findings.line(len(dataset.classes), len(dataset)),) if findings.tool else ()
     turned = settle_frame(dataset) if wanted.exif == "auto" else []
     for note in (*(line if findings.repairs else ()), *dataset.notes, *turned):
-        warnings.warn(note, stacklevel=4)
+        warnings.warn(note, stacklevel=3)
     dataset.notes = (*line, *dataset.notes, *turned)
     if skip_bad:
         dataset.skipped = SkippedPhotos()

@@ -20,8 +20,8 @@ def settle_frame(dataset: SegmentationDataset) -> list[str]:
     for index in range(0, len(dataset), max(1, len(dataset) // LOOKED_AT)):
         path = dataset.photo_path(index)
         try:
-            image = open_image(path)
-            turn = orientation(image)
+            with open_image(path) as image:
+                turn = orientation(image)
             if turn == 1:
                 continue
             if turn not in QUARTER_TURNS or image.width == image.height:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -92,12 +93,17 @@ def inspect_dataset(
     background: str | None = None,
     photos: int = 1000,
     samples: int = 16,
+    strict: bool = False,
+    skip_bad: bool = False,
+    exif: str = "auto",
 ) -> Inspection:
     """Audit a dataset named as `open_dataset` has it, and write what was found into the folder `output`.
 
     Writes inspection.txt, inspection.json and samples.png, a contact sheet of `samples` photos.
     """
-    dataset = open_dataset(spec, split, classes, background)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are the report's notes
+        dataset = open_dataset(spec, split, classes, background, None, strict, skip_bad, exif)
     report = inspect(dataset, photos)
     output = Path(output)
     output.mkdir(parents=True, exist_ok=True)

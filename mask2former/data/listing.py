@@ -39,24 +39,17 @@ class Listing:
         self.is_file = self.place.is_file()
         self.root = self.place.parent if self.is_file else self.place
         self._keys: dict[str, frozenset[str]] = {}
-        self.companions = 0  # ._NAME and __MACOSX, which a Mac adds to what it packs
-        self.files: list[str] = []  # relative, with forward slashes, in order
-        for folder, folders, names in os.walk(self.root, followlinks=True):
-            self.companions += "__MACOSX" in folders
-            folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
-            inside = os.path.relpath(folder, self.root).replace(os.sep, "/")
-            for name in sorted(names):
-                if name.startswith("."):
-                    self.companions += name.startswith("._")
-                    continue
-                self.files.append(name if inside == "." else f"{inside}/{name}")
-            if len(self.files) > MOST:
-                raise DataError(self.root, f"more than {MOST} files", "name the folder of one dataset")
+        self.files, self.companions = walked(self.root)
+        if self.is_file and not self.photos and self.root.resolve().parent != self.root.resolve():
+            self.root = self.root.resolve().parent  # of annotations/FILE, whose photos lie beside annotations/
+            self.files, self.companions = walked(self.root)
+            del self.photos
+        self.only = self.place.resolve().relative_to(self.root.resolve()).as_posix() if self.is_file else None
 
     def ending(self, *endings: str) -> list[str]:
         """Files that may be annotations: with these endings; of a FILE that was named, it alone."""
         if self.is_file:
-            return [self.place.name] if self.place.name.lower().endswith(endings) else []
+            return [self.only] if self.only.lower().endswith(endings) else []
         return [name for name in self.files if name.lower().endswith(endings) and not name.endswith(SPLIT_FILE)]
 
     def text(self, file: str) -> str:
@@ -157,6 +150,24 @@ class Listing:
                 self.root, f"{name} could be {ranked[0]} or {ranked[1]}", "write its folder into the annotations"
             )
         return ranked[0]
+
+
+def walked(root: Path) -> tuple[list[str], int]:
+    """The files below a folder, relative, with forward slashes, in order; and how many companions of a Mac's there are
+    (._NAME, __MACOSX), which are not among them, nor is anything hidden."""
+    files, companions = [], 0
+    for folder, folders, names in os.walk(root, followlinks=True):
+        companions += "__MACOSX" in folders
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
+        inside = os.path.relpath(folder, root).replace(os.sep, "/")
+        for name in sorted(names):
+            if name.startswith("."):
+                companions += name.startswith("._")
+            else:
+                files.append(name if inside == "." else f"{inside}/{name}")
+        if len(files) > MOST:
+            raise DataError(root, f"more than {MOST} files", "name the folder of one dataset")
+    return files, companions
 
 
 def grouped(files: Sequence[str], key) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from mask2former.data.binary import open_export as open_binary
 from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.findings import Findings
 from mask2former.data.folder import FolderDataset
+from mask2former.data.joined import JoinedDataset
 from mask2former.data.listing import Listing, parent, split_of
 from mask2former.data.mapped import BACKGROUND_NAMES
 from mask2former.data.mask_numbers import SAID
@@ -27,28 +28,43 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
     masks = [file for file in listing.photos if "masks" in parent(file).split("/")]
     values = values_of(listing, masks)
     names = class_names(listing) if "classes.json" not in listing.present else None
-    if names and len(names) <= 2 and is_binary(values) and 255 in values:
-        findings.conclude("255 in the masks is a class and not `ignore`, as 0 is the only other value")
+    if names and len(names) <= 2 and is_binary(values) and (255 in values or len(names) == 1):
+        if 255 in values:
+            findings.conclude("255 in the masks is a class and not `ignore`, as 0 is the only other value")
         return open_binary(listing, wanted, findings)
     background = wanted.background
     if names and background is None:
         background = background_of(names, values, findings)
-    splits = {split_of(file) for file in listing.photos if "images" in parent(file).split("/")}
-    # A folder that is split says so; one that is not is split here.
-    there = wanted.split if splits - {None} and (wanted.split in splits or wanted.split == "all") else "all"
-    if None not in splits and there == "all" and wanted.split != "test":
-        there = "train"  # which is then split
-    dataset = FolderDataset(listing.root, there, wanted.classes, background, wanted.transform)
-    if dataset.scheme in SAID:
-        findings.repair(SAID[dataset.scheme], "", len(masks))
-        dataset.notes = tuple(note for note in dataset.notes if SAID[dataset.scheme] not in note)
-    if there == wanted.split:
+    folders = split_folders_of(listing)
+    chosen = list(folders.values()) if wanted.split == "all" else [folders.get(wanted.split, folders.get("train"))]
+    parts = [FolderDataset(listing.root, f or "all", wanted.classes, background, wanted.transform) for f in chosen]
+    for part in parts:
+        if part.scheme in SAID:
+            findings.repair(SAID[part.scheme], "", len(part))
+            part.notes = tuple(note for note in part.notes if SAID[part.scheme] not in note)
+    dataset = parts[0] if len(parts) == 1 else JoinedDataset(parts)
+    if wanted.split == "all" or wanted.split in folders and len(folders) > 1:
         return dataset
     ids = [str(dataset.image_id(k)) for k in range(len(dataset))]
     kept = members(listing, wanted.split, [None] * len(ids), ids, findings)
     part = dataset.subset(sorted(kept))
     part.name = f"{listing.place} {wanted.split}"
     return part
+
+
+def split_folders_of(listing: Listing) -> dict[str | None, str | None]:
+    """Split → the name of its folder, {"val": "valid"}; {None: None} of a folder that is not split."""
+    found: dict[str | None, str | None] = {}
+    for file in listing.photos:
+        parts = file.split("/")[:-1]
+        if "images" in parts:
+            split = split_of(file)
+            found[split] = next((part for part in parts if split and split_of(f"{part}/") == split), None)
+    if None in found and len(found) > 1:
+        del found[None]  # `FolderDataset` reads the folders of splits alone
+    if "test" in found and "val" not in found:
+        found["val"] = found.pop("test")
+    return found
 
 
 def background_of(names: list[str], values: set[int], findings: Findings) -> str:

@@ -44,20 +44,21 @@ class Survey:
         return said
 
 
-def survey(dataset: SegmentationDataset, task: str, photos: int = LOOKED_AT) -> Survey:
+def survey(dataset: SegmentationDataset, task: str, photos: int = LOOKED_AT, judged: bool = False) -> Survey:
     """Look at up to so many photos, or on until the first that holds anything for the task.
 
+    judged: look at what the task is judged against, where a dataset has files of its own for that.
     Raises DataError where none does. Photos that cannot be read are passed over; they are reported where they are used.
     """
     found = Survey(dataset, task, of_class=np.zeros(len(dataset.classes), np.int64))
     first = np.unique(np.linspace(0, len(dataset) - 1, min(photos, len(dataset))).round().astype(int)).tolist()
     others = (index for index in range(len(dataset)) if index not in set(first)) if len(first) < len(dataset) else ()
     for index in first:
-        look_at(found, index)
+        look_at(found, index, judged)
     for index in others:
         if found.of_class.any():
             break
-        look_at(found, index)
+        look_at(found, index, judged)
     if not found.of_class.any():
         what = "object" if task == "instance" else "pixel of a class"
         hint = f"{dataset.ignored_hint}; " if dataset.ignored_hint else ""
@@ -69,9 +70,10 @@ def survey(dataset: SegmentationDataset, task: str, photos: int = LOOKED_AT) -> 
     return found
 
 
-def look_at(found: Survey, index: int) -> None:
+def look_at(found: Survey, index: int, judged: bool) -> None:
     try:
-        truth = found.dataset.ground_truth(index, found.task)
+        dataset, task = found.dataset, found.task
+        truth = dataset.ground_truth(index, task) if judged else dataset.annotation(index).for_task(task)
         areas = truth.areas()
     except DataError:
         found.broken += 1
@@ -88,4 +90,4 @@ def look_at(found: Survey, index: int) -> None:
 def require_targets(dataset: SegmentationDataset, tasks: Sequence[str]) -> None:
     """DataError unless at least one photo has something for each of the tasks."""
     for task in tasks:
-        survey(dataset, task, photos=1)
+        survey(dataset, task, 1, judged=True)

@@ -38,7 +38,7 @@ def in_labels(file: str) -> bool:
 def table_file(listing: Listing) -> str | None:
     """The file that names the classes: data.yaml or another YAML with `names`, or classes.txt."""
     if listing.is_file:
-        return listing.place.name if listing.place.suffix.lower() in (".yaml", ".yml") else None
+        return listing.only if listing.place.suffix.lower() in (".yaml", ".yml") else None
     for file in listing.ending(".yaml", ".yml"):
         content = read_yaml(listing, file)
         if isinstance(content, dict) and "names" in content:

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from PIL import Image
 from mask2former.data.annotation import Annotation, lookup
 from mask2former.data.contact_sheet import paint
 from mask2former.data.dataset import SegmentationDataset
+from mask2former.data.findings import listed
+from mask2former.data.survey import require_targets
+from mask2former.errors import DataError
+from mask2former.evaluation.gather import gather_by_image
 from mask2former.evaluation.instance import MaskAveragePrecision
 from mask2former.evaluation.panoptic import PanopticQuality
 from mask2former.evaluation.semantic import MeanIoU
@@ -23,6 +28,7 @@ from mask2former.inference.predictor import Predictor
 from mask2former.inference.segmentation import Segmentation
 from mask2former.structures import TASKS, ClassInfo
 
+MEASURE = {"panoptic": "PQ", "instance": "AP", "semantic": "IoU"}  # of a class
 METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "semantic": MeanIoU}
 PAGE = 640  # pixels along the longer side of a drawn photo
 AHEAD = 4  # photos and annotations read while the network works
@@ -35,6 +41,7 @@ def evaluate(
     output: Path | str | None = None,
     worst: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    max_detections: int = 100,
 ) -> dict[str, Any]:
     """Segment every photo of a dataset and measure the result; under torchrun the processes share the photos.
 
@@ -44,36 +51,49 @@ def evaluate(
         output: a folder for evaluation.json, evaluation.txt and the pictures; written by the first process.
         worst: for each task draw so many of the photos it did worst on: truth on the left, prediction on the right.
         progress: called after each photo with how many are done and how many this process has to do.
+        max_detections: of a photo, that AP counts; COCO's is 100.
 
-    Returns {"dataset", "photos", task: what the task's metric computes}; every process gets all of it. Values are
-    0..1, None where there is nothing to judge.
-    Raises ValueError where the classes differ, the annotations cannot judge a task, or a photo would count twice.
+    Returns {"dataset", "photos", "notes", task: what the task's metric computes}; every process gets all of it. Values
+    are 0..1, None where there is nothing to judge. The notes say what keeps the numbers from saying what they seem to.
+    Photos that cannot be used raise DataError, unless the dataset was opened with `skip_bad`.
+    Raises DataError where no photo has anything to judge a task by, ValueError where the classes differ, the
+    annotations cannot judge a task, or a photo would count twice.
     """
     tasks = tuple(tasks or dataset.tasks)
     if not set(tasks) <= set(dataset.tasks):
         raise ValueError(f"tasks {tasks}: {dataset.name} can judge {dataset.tasks}")
     check_classes(predictor.classes, dataset.classes)
     check_photos(dataset)
+    require_targets(dataset, tasks)
     metrics = {task: METRICS[task](dataset.classes) for task in TASKS if task in tasks}
+    if "instance" in metrics:
+        metrics["instance"].max_detections = max_detections
     rank, processes = place_among_processes()
     mine = range(rank, len(dataset), processes)
-    truths: deque[dict[str, Annotation]] = deque()  # of the photos that the predictor has taken
+    truths: deque[tuple[int, dict[str, Annotation]]] = deque()  # of the photos that the predictor has taken
+    read = partial(read_pair, dataset, tasks=tuple(metrics))
+    left_out: list[str] = []  # broken photos
 
     def photos() -> Iterator[Image.Image]:
-        for photo, truth in read_ahead(lambda index: read_pair(dataset, index, tuple(metrics)), mine):
-            truths.append(truth)
-            yield photo
+        for index, pair in zip(mine, read_ahead(partial(or_error, dataset, read), mine), strict=True):
+            if isinstance(pair, DataError):
+                left_out.append(str(pair))
+                continue
+            truths.append((index, pair[1]))
+            yield pair[0]
 
-    predictions = predictor.stream(photos(), list(metrics))
-    for done, (index, prediction) in enumerate(zip(mine, predictions, strict=True), start=1):
-        truth = truths.popleft()
+    for done, prediction in enumerate(predictor.stream(photos(), list(metrics)), start=1):
+        index, truth = truths.popleft()
         if prediction.error is not None:
             raise prediction.error
         for task, metric in metrics.items():
             add(metric, dataset.image_id(index), prediction.result[task], truth[task])
         if progress is not None:
-            progress(done, len(mine))
-    report = {"dataset": dataset.name, "photos": len(dataset)} | {t: m.compute() for t, m in metrics.items()}
+            progress(done + len(left_out), len(mine))
+    broken = [reason for of_process in gather_by_image({rank: left_out}).values() for reason in of_process]
+    report = {"dataset": dataset.name, "photos": len(dataset) - len(broken)}
+    report |= {t: m.compute() for t, m in metrics.items()}
+    report["notes"] = [f"a broken photo was left out: {reason}" for reason in broken] + notes_of(report, metrics)
     scores = {task: metric.image_scores() for task, metric in metrics.items()} if worst else {}
     if output is not None and rank == 0:
         output = Path(output)
@@ -96,6 +116,30 @@ def add(metric: Any, image_id: int | str, result: Segmentation, truth: Annotatio
         metric.update(image_id, lookup(result.segmentation, ids, range(1, len(ids) + 1)), labels, truth)
     else:
         metric.update(image_id, result.segmentation, truth.label_map())
+
+
+def or_error(dataset: SegmentationDataset, read: Callable[[int], Any], index: int) -> Any:
+    """What `read` gives, or its DataError where the dataset goes past broken photos."""
+    try:
+        return read(index)
+    except DataError as error:
+        if dataset.skipped is None:
+            raise
+        dataset.skipped.add(error)
+        return error
+
+
+def notes_of(report: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
+    """What a reader of the report must know: classes that no mean goes over, and what the metrics say themselves."""
+    notes = []
+    for task, metric in metrics.items():
+        rows = report[task]["classes"]
+        absent = [row["name"] for row in rows if row[MEASURE[task]] is None]
+        if absent:
+            judged = len(rows) - len(absent)
+            notes.append(f"{task}: means go over {judged} of {len(rows)} classes; nothing to judge of {listed(absent)}")
+        notes += metric.notes() if hasattr(metric, "notes") else []
+    return notes
 
 
 def read_pair(
@@ -181,6 +225,7 @@ def table(report: dict[str, Any], per_class: bool = False) -> str:
             for row in classes:
                 cells = (str(v) if isinstance(v := row[name], int) else percent(v) for name in columns)
                 lines.append(f"  {row['name']:{width}}" + "".join(f"{cell:>14}" for cell in cells))
+    lines += ["", *(f"note: {note}" for note in report["notes"])] if report.get("notes") else []
     return "\n".join(lines)
 
 

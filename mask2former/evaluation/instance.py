@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,10 +19,14 @@ Record = tuple[tuple[int, int], list[Mapping[str, Any]], list[Mapping[str, Any]]
 
 
 class MaskAveragePrecision:
-    """COCO's 12 numbers over the thing classes. Crowds are neither found nor missed. All values are 0..1."""
+    """COCO's 12 numbers over the thing classes. Crowds are neither found nor missed. All values are 0..1.
 
-    def __init__(self, classes: Sequence[ClassInfo]):
-        self.classes = tuple(classes)
+    Arguments:
+        max_detections: in a photo, the surest, that count in AP and in the recalls but AR1 and AR10; COCO's is 100.
+    """
+
+    def __init__(self, classes: Sequence[ClassInfo], max_detections: int = 100):
+        self.classes, self.max_detections = tuple(classes), max_detections
         self.records: dict[int | str, Record] = {}
 
     def update(
@@ -55,9 +60,11 @@ class MaskAveragePrecision:
         """The 12 numbers by their names, and each class's AP; None where there is nothing to judge."""
         evaluation, _ = self._evaluate()
         evaluation.accumulate()
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that the limit is not COCO's
             evaluation.summarize()
-        report = {name: known(value) for name, value in zip(NAMES, evaluation.stats, strict=True)}
+        names = [name.replace("AR100", f"AR{self.max_detections}") for name in NAMES]
+        report = {name: known(value) for name, value in zip(names, evaluation.stats, strict=True)}
         # (10 overlaps, 101 recalls, classes, 4 sizes, 3 limits); no ground truth: −1
         precision = np.asarray(evaluation.eval["precision"])[:, :, :, 0, -1]
         of_class = {c: precision[:, :, k] for k, c in enumerate(self._things())}
@@ -66,6 +73,19 @@ class MaskAveragePrecision:
             for c, values in of_class.items()
         ]
         return report
+
+    def notes(self) -> list[str]:
+        """What keeps the numbers from saying what they seem to, a sentence each."""
+        records = gather_by_image(self.records).values()
+        objects = [sum(not entry["iscrowd"] for entry in true) for _, true, _ in records]
+        over = sum(count > self.max_detections for count in objects)
+        if not over:
+            return []
+        return [
+            f"instance: {over} photos have more than {self.max_detections} objects, one of them {max(objects)}, but AP "
+            f"counts {self.max_detections} detections a photo: max_detections={max(objects)} (--max-detections) counts "
+            "more, if the network has as many queries"
+        ]
 
     def image_scores(self) -> dict[int | str, float]:
         """The AP at an overlap of 0.5 of each image alone, of those that hold objects or detections."""
@@ -91,6 +111,7 @@ class MaskAveragePrecision:
         categories = [{"id": k + 1, "name": self.classes[k].name} for k in self._things()]
         truth = hotcoco.COCO({"images": images, "annotations": objects, "categories": categories})
         evaluation = hotcoco.COCOeval(truth, truth.load_res(detections), "segm")
+        evaluation.params.max_dets = [1, min(10, self.max_detections), self.max_detections]
         evaluation.evaluate()
         return evaluation, list(records)
 

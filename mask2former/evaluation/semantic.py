@@ -10,6 +10,8 @@ import numpy as np
 from mask2former.evaluation.gather import gather_by_image
 from mask2former.structures import ClassInfo
 
+LARGE = 0.3  # share of ignored pixels that is said
+
 
 class MeanIoU:
     """Intersections and unions summed over all images, then divided, class by class. All values are 0..1.
@@ -19,6 +21,7 @@ class MeanIoU:
 
     def __init__(self, classes: Sequence[ClassInfo]):
         self.classes = tuple(classes)
+        self.ignored: dict[int | str, tuple[int, int]] = {}  # image → pixels without ground truth, and all
         self.counts: dict[int | str, np.ndarray] = {}  # image → (3, K) pixels: in both, in the truth, in the prediction
 
     def update(self, image_id: int | str, label_map: np.ndarray, truth: np.ndarray) -> None:
@@ -33,6 +36,7 @@ class MeanIoU:
         if label_map.size and (label_map.min() < -1 or truth.min() < -1):
             raise ValueError(f"image {image_id}: label ids must be −1, which is none, or more")
         judged = truth >= 0
+        self.ignored[image_id] = int(truth.size - judged.sum()), truth.size
         predicted, true = label_map[judged], truth[judged]
 
         def count(labels: np.ndarray) -> np.ndarray:
@@ -65,6 +69,12 @@ class MeanIoU:
             for k, c in enumerate(self.classes)
         ]
         return report
+
+    def notes(self) -> list[str]:
+        """What keeps the numbers from saying what they seem to, a sentence each."""
+        ignored, pixels = (sum(column) for column in zip(*gather_by_image(self.ignored).values(), strict=True))
+        share = ignored / max(1, pixels)
+        return [f"semantic: {share:.0%} of the pixels are ignored, and judge nothing"] if share > LARGE else []
 
     def image_scores(self) -> dict[int | str, float]:
         """The mIoU of each image alone."""

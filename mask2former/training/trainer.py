@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mask2former.errors import DataError
 from mask2former.structures import Targets
 from mask2former.training.batches import BatchOrder, SeededDataset, collate, seed_of
 from mask2former.training.checkpoint import load_checkpoint, save_checkpoint
@@ -133,7 +134,13 @@ def train(
             for group, base_lr in zip(optimizer.param_groups, base_lrs, strict=True):
                 group["lr"] = base_lr * factor
             for turn in range(settings.accumulate):
-                batch = next(batches).to(device)
+                try:
+                    batch = next(batches).to(device)
+                except DataError:  # a broken photo must not cost the hours before it
+                    if step > start and run.count == 1:
+                        save_checkpoint(path, step, *state, config, write=True)
+                        log.say(f"stopped after step {step} by a broken photo; resumed, the run goes on from here")
+                    raise
                 run.synchronize_gradients(parallel, turn == settings.accumulate - 1)
                 with torch.autocast(device.type, autocast_dtype, enabled=settings.precision != "fp32"):
                     terms, total = parallel(*batch)
