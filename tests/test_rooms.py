@@ -25,7 +25,8 @@ LEVELS = {
             mask2former.training.optimizer
             mask2former.training.points mask2former.training.processes oneformer.config oneformer.tasks
             oneformer.tokenizer weights.bundled weights.download weights.keys_backbone weights.keys_huggingface
-            weights.keys_original weights.pickle_reader
+            weights.finite weights.keys_original weights.pickle_opcodes
+            weights.pickle_reader weights.tensor_files
         """,
         1: """
             mask2former.data.annotation mask2former.data.classes mask2former.inference.preprocess
@@ -35,14 +36,14 @@ LEVELS = {
             mask2former.modeling.window_attention
             mask2former.training.batches
             mask2former.training.checkpoint mask2former.training.matcher oneformer.dinat oneformer.targets
-            oneformer.text_encoder weights.translate
+            oneformer.text_encoder weights.backbone_options weights.translate
         """,
         2: """
             mask2former.data.contact_sheet mask2former.data.files mask2former.data.transforms
             mask2former.evaluation.instance mask2former.evaluation.panoptic mask2former.evaluation.semantic
             mask2former.inference.memory mask2former.inference.postprocess mask2former.modeling.backbone
             mask2former.modeling.pixel_decoder
-            mask2former.modeling.transformer_decoder mask2former.training.losses weights.infer
+            mask2former.modeling.transformer_decoder mask2former.training.losses weights.hub_schema weights.infer
         """,
         3: """
             mask2former.data.dataset mask2former.data.label_space mask2former.inference.formats

@@ -29,6 +29,7 @@ from weights.checkpoint import (
 )
 from weights.class_names import Classes, are_named, class_list, complete
 from weights.download import hub_folder, original_file
+from weights.finite import check_finite
 from weights.translate import CRITERION, TEXT_BRANCH, check_entries
 from weights.zoo import PublishedModel, find_model, guess_model, nearest_models
 
@@ -56,8 +57,8 @@ def create_model(
         source's own (an original DiNAT's `dilations` come this way); `text_branch=True` keeps OneFormer's training-only
         text branch (fresh, with a warning, where the checkpoint has none).
 
-    Raises ValueError for unknown names and fields, FileNotFoundError, and CheckpointError with the list of entries if
-    weights do not fit.
+    Raises ValueError for unknown names and fields, FileNotFoundError, and CheckpointError for what cannot be believed
+    of a file, with the list of entries if weights do not fit, and for weights that `dtype` cannot hold.
     """
     if pretrained not in (True, False, "backbone"):
         raise ValueError(f"pretrained={pretrained!r}: expected True, False or 'backbone'")
@@ -76,6 +77,7 @@ def create_model(
     config = _changed(config, _given_classes(num_classes, classes), config_fields)
     model = build_model(config, pretrained == "backbone")
     if pretrained is True:
+        check_finite(str(source), checkpoint.state, dtype)
         _load_weights(model, checkpoint, str(source))
     return model.to(device, dtype).eval()
 
