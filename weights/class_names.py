@@ -73,9 +73,7 @@ def _once(values: list[Any], what: str) -> None:
     first: dict[Any, int] = {}
     for k, value in enumerate(values):
         if first.setdefault(value, k) != k:
-            raise ValueError(
-                f"{what} {short(value)} is that of class {first[value]} and of class {k}; give each its own"
-            )
+            raise ValueError(f"{what} {short(value)} is that of classes {first[value]} and {k}; give each its own")
 
 
 def are_named(classes: Sequence[ClassInfo]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from mask2former.errors import CheckpointError
 from mask2former.schema import short
 
-MOST_OPCODES = 1_000_000  # the largest published file has 60,000
+MOST_OPCODES = 400_000  # the largest published file has 60,000
 DEEPEST = 50  # the published ones have 9
 LARGEST = 10_000_000  # things below one thing, each counted as often as it is met
 LONGEST_LINE = 1000  # bytes of a module's and of a function's name
@@ -71,6 +71,8 @@ def look_over(
         for number, (opcode, argument, _) in enumerate(pickletools.genops(bounded), 1):
             if number > MOST_OPCODES:
                 raise CheckpointError(f"refused: a pickle of more than {MOST_OPCODES} opcodes is no plain checkpoint")
+            if opcode.name == "FRAME":
+                bounded.has(argument)
             machine.step(opcode.name, argument, number)
     except CheckpointError:
         raise
@@ -131,7 +133,7 @@ class _Machine:
         elif name == "REDUCE":
             arguments, function = self._pop("tuple"), self._pop()
             if function.kind != "global":
-                raise UnsafePickleError(f"refused: the pickle calls something that is no {self.what}")
+                raise UnsafePickleError("refused: the pickle calls what it has made itself")
             if function.value == ORDERED_DICT and arguments.parts:  # how Python 2 wrote them
                 for pair in arguments.parts[0].parts:
                     _check_keys(pair.parts[:1] or [pair])
@@ -208,10 +210,13 @@ class _Bounded:
     def __init__(self, file: BinaryIO, size: int):
         self.file, self.size, self.tell = file, size, file.tell
 
-    def read(self, count: int) -> bytes:
+    def has(self, count: int) -> None:
         left = self.size - self.file.tell()
         if count > left:
             raise EOFError(f"{count} bytes are said to follow, {left} do")
+
+    def read(self, count: int) -> bytes:
+        self.has(count)
         return self.file.read(count)
 
     def readline(self) -> bytes:

@@ -68,7 +68,7 @@ class ShardIndex(msgspec.Struct):
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The entries of a folder's weights under the names they have there, whole or from shards."""
-    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch)):
+    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch_state)):
         if (folder / name).is_file():
             return read(folder / name)
         index = folder / f"{name}.index.json"
@@ -161,8 +161,11 @@ def _check_header(path: Path) -> None:
         raise EOFError(f"its header is no JSON: {error}") from None
 
 
-def read_torch(path: Path) -> dict[str, Any]:
-    """What a `.pth` holds: a dict of tensors, or of more. Raises CheckpointError if it is broken or would run code."""
+def read_torch_state(path: Path) -> dict[str, Tensor]:
+    """name → tensor of a `.pth`: a dict of tensors, or one under 'model'.
+
+    Raises UnsafePickleError where reading it would run code, CheckpointError where it is broken, FileNotFoundError.
+    """
     regular_file(path)
     try:
         _look_over_torch(path)
@@ -177,18 +180,14 @@ def read_torch(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a broken file raises nearly anything
         raise CheckpointError(f"{path}: broken or truncated ({error}); get it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
-    return content
-
-
-def read_torch_state(path: Path) -> dict[str, Tensor]:
-    """name → tensor of a `.pth`: a dict of tensors, or one under 'model'."""
-    content = read_torch(path)
-    state = content.get("model", content)
+    state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path}: expected a dict of tensors, or one under 'model'")
-    return _checked(path, state)
+    state, size = _checked(path, state), path.stat().st_size
+    total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if total > UNPACKED * size + SURPLUS:
+        raise CheckpointError(f"{path}: its tensors have {total} bytes, the file {size}: too many share a storage")
+    return state
 
 
 def _look_over_torch(path: Path) -> None:
@@ -245,7 +244,6 @@ def _check_tensors(overview: Overview, size: int, records: Mapping[str, int] | N
             raise CheckpointError(f"broken: storage {short(key)} has two sizes; get it again")
     if records is None and sum(storages.values()) > size:
         raise CheckpointError(f"broken or truncated: its storages are said to have {sum(storages.values())} bytes")
-    total = 0
     for call in overview.calls:
         if call.value not in REBUILD:
             continue
@@ -261,9 +259,6 @@ def _check_tensors(overview: Overview, size: int, records: Mapping[str, int] | N
                 f"refused: a tensor of shape {short(tuple(sides))} and strides {short(tuple(steps))} in a storage of "
                 f"{count} numbers"
             )
-        total += math.prod(sides) * STORAGES[storage.parts[1].value] if math.prod(sides) else 0
-    if total > UNPACKED * size + SURPLUS:
-        raise CheckpointError(f"refused: its tensors have {total} bytes, the file {size}: too many share a storage")
 
 
 def _checked(path: Path, state: Mapping[Any, Tensor]) -> dict[str, Tensor]:
