@@ -484,6 +484,33 @@ def test_links_of_a_hub_cache_are_followed(tmp_path):
     same_weights(weights.create_model(tmp_path / "snapshot"), "swin")
 
 
+def test_tokenizer_files_are_those_of_the_folder(tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    source = put(tmp_path / "model", layout_files("oneformer", "hub") | {"merges.txt": b"a b"})
+    (source / "vocab.json").symlink_to(tmp_path / "secret")
+    with pytest.warns(UserWarning, match="links out of the folder are not carried along .vocab.json"):
+        weights.convert(source, tmp_path / "native")
+    assert (tmp_path / "native" / "merges.txt").is_file() and not (tmp_path / "native" / "vocab.json").exists()
+    cache = tmp_path / "models--a--b"
+    put(
+        cache / "blobs",
+        {name: (source / name).read_bytes() for name in ("config.json", "model.safetensors", "merges.txt")},
+    )
+    (cache / "snapshots" / "0123").mkdir(parents=True)
+    for file in (cache / "blobs").iterdir():
+        (cache / "snapshots" / "0123" / file.name).symlink_to(f"../../blobs/{file.name}")
+    weights.convert(cache / "snapshots" / "0123", tmp_path / "cached")
+    assert (tmp_path / "cached" / "merges.txt").read_bytes() == b"a b"
+
+
+def test_names_are_shown_as_they_can_be(tmp_path):
+    source = put(tmp_path, layout_files("swin", "native"))
+    state = load_file(source / "model.safetensors")
+    save_file(state | {"\x1b[31m": torch.zeros(1), "x" * 10_000: torch.zeros(1)}, source / "model.safetensors")
+    message = refused(source, "2 unknown")
+    assert "\x1b" not in message and len(message) < 1000
+
+
 def test_an_entry_is_in_a_header_once(tmp_path):
     source = put(tmp_path, layout_files("swin", "native"))
     content = (source / "model.safetensors").read_bytes()

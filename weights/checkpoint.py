@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +84,7 @@ def read_checkpoint(path: Path | str, dilations: Sequence[Sequence[int]] | None 
     values = _read_json(path / "config.json")
     checkpoint = _read_native(path, values) if layout == "native" else _read_hub(path, values)
     check_finite(str(path), checkpoint.state)
-    return replace(checkpoint, tokenizer=tuple(path / name for name in TOKENIZER_FILES if (path / name).is_file()))
+    return replace(checkpoint, tokenizer=_tokenizer(path))
 
 
 def read_config(path: Path | str, dilations: Sequence[Sequence[int]] | None = None) -> Mask2FormerConfig:
@@ -272,6 +273,17 @@ def _skeleton(config: Mask2FormerConfig, entries: Mapping[str, Tensor] | None, f
             return build_model(config)
     except Exception as error:  # timm's raise anything for arguments that do not fit together
         raise CheckpointError(f"{file}: no network can be built from it: {error}") from error
+
+
+def _tokenizer(folder: Path) -> tuple[Path, ...]:
+    """The files that go along; not what a link brings in from elsewhere, unless from the blobs of a hub's cache."""
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    inside = (folder.resolve(), folder.resolve().parents[1] / "blobs") if files else ()
+    foreign = [file for file in files if not any(file.resolve().is_relative_to(place) for place in inside)]
+    if foreign:
+        listed = ", ".join(f"{file.name} → {file.resolve()}" for file in foreign)
+        warnings.warn(f"{folder}: links out of the folder are not carried along ({listed})", stacklevel=3)
+    return tuple(file for file in files if file not in foreign)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

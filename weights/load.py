@@ -77,7 +77,8 @@ def create_model(
     config = _changed(config, _given_classes(num_classes, classes), config_fields)
     model = build_model(config, pretrained == "backbone")
     if pretrained is True:
-        check_finite(str(source), checkpoint.state, dtype)
+        if dtype in (torch.float16, torch.bfloat16):
+            check_finite(str(source), checkpoint.state, dtype)
         _load_weights(model, checkpoint, str(source))
     return model.to(device, dtype).eval()
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mask2former.errors import CheckpointError
+from mask2former.schema import short
 from weights import keys_backbone, keys_huggingface, keys_original
 
 LAYOUTS = ("original", "hub")
@@ -186,7 +187,7 @@ def tensor_kind(tensor: Tensor) -> str:
 
 def _listed(names: list[str], limit: int = 40) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(name if name.isprintable() and len(name) < 300 else short(name) for name in names[:limit]) + more
 
 
 def _renamed(name: str, rows: Iterable[tuple[str, str]]) -> str | None:

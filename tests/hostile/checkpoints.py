@@ -441,8 +441,10 @@ def nested(count: int, code: bytes) -> bytes:
 
 
 HOSTILE = {
-    "a nested key": nested(100_000, b"\x85"),
-    "a key of doubled tuples": b"\x80\x04}\x8c\x05model})" + b"\x94h\x00h\x00\x86" * 40 + b"K\x01ss.",
+    "a nested key": nested(1_000_000, b"\x85"),
+    "a key of doubled tuples": b"\x80\x04}\x8c\x05model})"
+    + b"".join(b"\x94h" + bytes([k]) + b"\x86" for k in range(40))
+    + b"K\x01ss.",
     "a memo index": b"\x80\x02}r\xff\xff\xff\x07X\x05\x00\x00\x00model}s.",
     "a memo index in a model": b"\x80\x02}X\x05\x00\x00\x00model}r\xfe\xff\xff\x07s.",
     "bytes that are not there": b"\x80\x04}\x8c\x05model}\x8c\x01a\x8e\xff\xff\xff\xff\x00\x00\x00\x00xss.",
