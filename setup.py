@@ -44,7 +44,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "timm>=1.0.15",
+        "timm>=1.0.26",  # older ones unpickle whatever a checkpoint_path names
         "numpy>=1.26",
         "scipy>=1.11",
         "safetensors>=0.4.5",

@@ -246,12 +246,12 @@ def test_truncated_safetensors(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is no JSON"),
-        ("[1]", "expected a JSON object"),
+        ("", "no valid JSON"),
+        ("[1]", "Expected `object`, got `array`"),
         ("{}", "neither this library's .* nor Hugging Face's"),
         ('{"family": "maskformer"}', "family is 'maskformer'"),
         ('{"family": "mask2former", "num_querys": 3}', "unknown entries .*num_querys"),
-        ('{"family": "mask2former", "num_queries": 0}', "num_queries=0"),
+        ('{"family": "mask2former", "num_queries": 0}', r"\$.num_queries: Expected `int` >= 1, found 0"),
     ],
 )
 def test_wrong_config(folder, content, message):

@@ -10,6 +10,7 @@ import torch
 
 from weights.checkpoint import write_hub, write_native, write_original
 from weights.class_names import Classes
+from weights.finite import check_finite
 from weights.load import load_checkpoint
 
 WRITERS = {"native": write_native, "hub": write_hub, "original": write_original}
@@ -36,5 +37,6 @@ def convert(
         raise ValueError(f"to={to!r}: expected one of {', '.join(WRITERS)}")
     checkpoint = load_checkpoint(source, classes, dilations)
     if dtype is not None:
+        check_finite(str(source), checkpoint.state, dtype)
         checkpoint.state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in checkpoint.state.items()}
     WRITERS[to](checkpoint, destination)

@@ -6,26 +6,22 @@ Both are kept below `HF_HOME`, so that a second call finds them there, and both 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 from tqdm import tqdm
 
+from mask2former.errors import CheckpointError
+from mask2former.schema import read_settings
 from weights.keys_huggingface import TOKENIZER_FILES
+from weights.tensor_files import WEIGHT_FILES, shards
 
-# the first of these that a repository has
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-OPTIONAL_FILES = ("preprocessor_config.json",)
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the first of these that a repository has
 TIMEOUT = 30  # seconds without an answer
 CHUNK = 1 << 20  # bytes
 
@@ -34,7 +30,8 @@ def hub_folder(repo_id: str) -> Path:
     """The local folder of a hub repository with its config and weights, downloaded where it is not cached.
 
     A connection that breaks off is resumed. All files are of one commit. Raises FileNotFoundError if the repository
-    does not exist or has no weights, ConnectionError if it is not cached and cannot be reached.
+    does not exist or has no weights, ConnectionError if it is not cached and cannot be reached, CheckpointError if its
+    JSON is not as it should be.
     """
     try:
         folder = Path(huggingface_hub.hf_hub_download(repo_id, "config.json")).parent
@@ -56,12 +53,15 @@ def hub_folder(repo_id: str) -> Path:
     if weights is None:
         raise FileNotFoundError(f"{repo_id} has none of {', '.join(WEIGHT_FILES)}, in the cache or on the hub")
     if weights.endswith(".index.json"):
-        for shard in sorted(set(json.loads((folder / weights).read_text())["weight_map"].values())):
+        for shard in sorted(shards(folder / weights)):
             if not _fetch(repo_id, shard, commit):
                 raise FileNotFoundError(f"{repo_id} lacks {shard}, which its {weights} names")
-    of_oneformer = json.loads((folder / "config.json").read_text()).get("model_type") == "oneformer"
-    for name in OPTIONAL_FILES + (TOKENIZER_FILES if of_oneformer else ()):
-        _fetch(repo_id, name, commit)
+    next((name for name in PROCESSOR_FILES if _fetch(repo_id, name, commit)), None)
+    config = folder / "config.json"
+    values = read_settings(config, dict[str, Any], lambda problem: CheckpointError(f"{config}: {problem}"))
+    if values.get("model_type") == "oneformer":
+        for name in TOKENIZER_FILES:
+            _fetch(repo_id, name, commit)
     return folder
 
 
