@@ -16,7 +16,8 @@ LEVELS = {
     name: level
     for level, names in {
         0: """
-            mask2former.errors mask2former.schema
+            mask2former.bounds mask2former.errors mask2former.schema mask2former.output_folder
+            mask2former.unfinished mask2former.writing
             mask2former.structures mask2former.allocator mask2former.data.window mask2former.evaluation.gather
             mask2former.inference.packed_masks mask2former.inference.side_thread mask2former.modeling.config
             mask2former.modeling.deformable_attention_pytorch mask2former.modeling.deformable_attention_triton
@@ -25,17 +26,17 @@ LEVELS = {
             mask2former.training.optimizer
             mask2former.training.points mask2former.training.processes oneformer.config oneformer.tasks
             oneformer.tokenizer weights.bundled weights.download weights.keys_backbone weights.keys_huggingface
-            weights.keys_original weights.pickle_reader
+            weights.keys_original weights.pairing weights.pickle_reader
         """,
         1: """
             mask2former.data.annotation mask2former.data.classes mask2former.inference.preprocess
-            mask2former.inference.network mask2former.inference.tiles mask2former.inference.visualize
-            mask2former.inference.windows
+            mask2former.finite mask2former.inference.network mask2former.inference.tiles
+            mask2former.inference.visualize mask2former.inference.windows
             mask2former.modeling.deformable_attention mask2former.modeling.layers mask2former.modeling.swin
             mask2former.modeling.window_attention
             mask2former.training.batches
             mask2former.training.checkpoint mask2former.training.matcher oneformer.dinat oneformer.targets
-            oneformer.text_encoder weights.translate
+            oneformer.text_encoder weights.model_folder weights.translate
         """,
         2: """
             mask2former.data.contact_sheet mask2former.data.files mask2former.data.transforms
@@ -46,7 +47,8 @@ LEVELS = {
         """,
         3: """
             mask2former.data.dataset mask2former.data.label_space mask2former.inference.formats
-            mask2former.inference.prediction mask2former.inference.segmentation mask2former.modeling.model
+            mask2former.inference.prediction mask2former.inference.result_writer
+            mask2former.inference.segmentation mask2former.modeling.model
             oneformer.losses oneformer.transformer_decoder weights.hub_config
         """,
         4: """

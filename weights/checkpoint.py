@@ -8,29 +8,30 @@ original  a file: Detectron2's `.pkl`, or a `.pth`
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import shutil
-import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.modeling.model import Mask2Former
+from mask2former.unfinished import clear_unfinished
+from mask2former.writing import save_torch, written
 from oneformer.config import OneFormerConfig
 from oneformer.model import OneFormer
 from weights.hub_config import config_from_hub, config_to_hub, preprocessor_to_hub
 from weights.infer import infer_config
 from weights.keys_huggingface import TOKENIZER_FILES
 from weights.keys_original import VERSIONS
+from weights.model_folder import CONFIG, WEIGHTS, size_of, write_folder
+from weights.pairing import ENTRY, require_pair
 from weights.pickle_reader import read_pickle, write_pickle
 from weights.translate import (
     CRITERION,
@@ -44,9 +45,6 @@ from weights.translate import (
 
 CONFIGS = {"mask2former": Mask2FormerConfig, "oneformer": OneFormerConfig}
 ORIGINAL_SUFFIXES = (".pkl", ".pth", ".pt")
-# which reading and running a model here does without, and OneFormer's processor elsewhere does not
-# weights in other forms: who finds them beside a new model.safetensors might read them instead
-OTHER_WEIGHTS = ("model.safetensors.index.json", "model-*-of-*.safetensors", "pytorch_model*.bin*")
 
 
 @dataclass
@@ -105,16 +103,16 @@ def layout_of(path: Path | str) -> Literal["native", "hub", "original"]:
 
 
 def write_native(checkpoint: Checkpoint, folder: Path | str) -> None:
-    """Write our own layout into a folder, made if need be."""
+    """Write our own layout into a folder, made if need be.
+
+    Raises FileExistsError while another process writes into it, OSError where the disk will not take it; what was there
+    then stays.
+    """
     config = checkpoint.config
     if config.family == "oneformer":
         config = replace(config, text_branch=has_text_branch(checkpoint.state))
 
-    def write(temporary: Path) -> None:
-        _write_safetensors(checkpoint.state, temporary)
-        _write_json(config.to_dict(), temporary / "config.json")
-
-    _write_folder(Path(folder), write, checkpoint.tokenizer)
+    write_folder(Path(folder), checkpoint.state, config.to_dict(), {}, checkpoint.tokenizer)
 
 
 def write_hub(checkpoint: Checkpoint, folder: Path | str) -> None:
@@ -122,13 +120,8 @@ def write_hub(checkpoint: Checkpoint, folder: Path | str) -> None:
     config, state = checkpoint.config, checkpoint.state
     layout = layout_for("hub", config.family, backbone_family(state) or config.backbone)
     theirs, values = layout.from_native(state), config_to_hub(config, state)
-
-    def write(temporary: Path) -> None:
-        _write_safetensors(theirs, temporary)
-        _write_json(values, temporary / "config.json")
-        _write_json(preprocessor_to_hub(config), temporary / "preprocessor_config.json")
-
-    _write_folder(Path(folder), write, checkpoint.tokenizer)
+    others = {"preprocessor_config.json": preprocessor_to_hub(config)}
+    write_folder(Path(folder), theirs, values, others, checkpoint.tokenizer)
 
 
 def write_original(checkpoint: Checkpoint, path: Path | str) -> None:
@@ -141,17 +134,14 @@ def write_original(checkpoint: Checkpoint, path: Path | str) -> None:
     theirs = layout.from_native(checkpoint.state)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.suffix == ".pkl":
+    clear_unfinished(path.parent)  # that of processes which no longer run; others may be at work there
+    if path.suffix == ".pkl":
+        with written(path, size_of(theirs)) as temporary:
             write_pickle(temporary, theirs, VERSIONS)
-        else:
-            model = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in theirs.items())
-            model._metadata = dict(VERSIONS)
-            torch.save({"model": model}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    else:
+        model = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in theirs.items())
+        model._metadata = dict(VERSIONS)
+        save_torch({"model": model}, path, model)
 
 
 def has_text_branch(state: Mapping[str, Tensor]) -> bool:
@@ -161,7 +151,8 @@ def has_text_branch(state: Mapping[str, Tensor]) -> bool:
 
 def _read_native(folder: Path, values: dict[str, Any]) -> Checkpoint:
     config = _native_config(folder, values)
-    state = read_safetensors(folder / "model.safetensors")
+    require_pair(folder / CONFIG, values, folder / WEIGHTS)
+    state = read_safetensors(folder / WEIGHTS)
     expected = _skeleton(config).state_dict()
     check_entries(str(folder), state, expected, optional=lambda name: name.startswith(CRITERION))
     return Checkpoint(config, state, str(folder))
@@ -171,13 +162,13 @@ def _native_config(folder: Path, values: dict[str, Any]) -> Mask2FormerConfig:
     if values["family"] not in CONFIGS:
         raise ValueError(f"{folder / 'config.json'}: family is {values['family']!r}; expected one of {list(CONFIGS)}")
     try:
-        return CONFIGS[values["family"]].from_dict(values)
+        return CONFIGS[values["family"]].from_dict({name: value for name, value in values.items() if name != ENTRY})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
 
 def _read_hub(folder: Path, values: dict[str, Any]) -> Checkpoint:
-    theirs = _read_hub_weights(folder)
+    theirs = _read_hub_weights(folder, values)
     preprocessor = folder / "preprocessor_config.json"
     kind = (values.get("backbone_config") or {}).get("model_type", "of an unknown kind")
     try:
@@ -189,13 +180,16 @@ def _read_hub(folder: Path, values: dict[str, Any]) -> Checkpoint:
     return _checked(config, state, theirs, layout, str(folder))
 
 
-def _read_hub_weights(folder: Path) -> dict[str, Tensor]:
+def _read_hub_weights(folder: Path, config: dict[str, Any]) -> dict[str, Tensor]:
     for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch)):
         if (folder / name).is_file():
+            require_pair(folder / CONFIG, config, folder / name)
             return read(folder / name)
         index = folder / f"{name}.index.json"
         if index.is_file():
             shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+            for shard in shards:
+                require_pair(folder / CONFIG, config, folder / shard)
             return {key: tensor for shard in shards for key, tensor in read(folder / shard).items()}
     raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin, whole or in shards")
 
@@ -270,37 +264,3 @@ def read_torch(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
     return content
-
-
-def _write_safetensors(state: Mapping[str, Tensor], folder: Path) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    path = folder / "model.safetensors"
-    save_file(tensors, path, metadata={"format": "pt"})
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)  # safetensors makes files that nobody else may read
-
-
-def _write_json(values: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_folder(folder: Path, write: Callable[[Path], None], carried: Sequence[Path]) -> None:
-    """Let `write` fill a temporary folder inside, then move its files up, with copies of the carried ones."""
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    # inside, because the folder may be the only place one can write to, or a file system of its own
-    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    try:
-        write(temporary)
-        for file in carried:
-            shutil.copyfile(file, temporary / file.name)
-        for file in sorted(temporary.iterdir()):
-            file.replace(folder / file.name)
-        for pattern in OTHER_WEIGHTS:
-            for file in folder.glob(pattern):
-                file.unlink()
-    finally:
-        shutil.rmtree(temporary)
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
