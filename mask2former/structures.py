@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-from msgspec import Meta
+from mask2former.bounds import Byte, Count, Deviation, Finite, Id, Name, Share, Side, check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 
 Task = Literal["panoptic", "instance", "semantic"]
 TASKS = ("panoptic", "instance", "semantic")
-
-# What a file may say of a class or a protocol (`schema`); the largest published side is 2560.
-Byte = Annotated[int, Meta(ge=0, le=255)]
-Name = Annotated[str, Meta(max_length=1000)]
-Side = Annotated[int, Meta(ge=1, le=8192)]
-Id = Annotated[int, Meta(ge=-(2**31), lt=2**31)]
-Count = Annotated[int, Meta(ge=1, le=1 << 20)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Mean = Annotated[float, Meta(ge=-1e4, le=1e4)]
-Deviation = Annotated[float, Meta(ge=1e-3, le=1e5)]
 
 
 @dataclass(frozen=True)
@@ -54,13 +44,13 @@ class Protocol:
     object_mask_threshold: Share = 0.8  # panoptic: a query must score above this
     overlap_threshold: Share = 0.8  # panoptic: the share of its own mask a segment must keep
     instances_per_image: Count = 100  # instance: how many (query, class) pairs are kept
-    pixel_mean: tuple[Mean, Mean, Mean] = (123.675, 116.28, 103.53)  # RGB, 0..255
+    pixel_mean: tuple[Finite, Finite, Finite] = (123.675, 116.28, 103.53)  # RGB, 0..255
     pixel_std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
 
     def __post_init__(self):
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks:
+        if not isinstance(self.tasks, tuple | list) or not self.tasks or any(task not in TASKS for task in self.tasks):
             raise ValueError(f"tasks={self.tasks!r}: expected one or more of {TASKS}")
+        check_fields(self)
         if not 0 < self.short_side <= self.long_side:
             raise ValueError(f"short_side={self.short_side}, long_side={self.long_side}: expected 0 < short <= long")
 

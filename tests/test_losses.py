@@ -290,7 +290,7 @@ def test_what_does_not_belong_together_is_refused():
     outputs.auxiliary[0].mask_features = outputs.mask_features.clone()
     with pytest.raises(ValueError, match="mask features of their own"):
         criterion(outputs, random_targets(1, 1))
-    with pytest.raises(ValueError, match="share from 0 to 1"):
+    with pytest.raises(ValueError, match="importance_sample_ratio=1.5: expected a number from 0 to 1"):
         Criterion(5, importance_sample_ratio=1.5)
 
 

@@ -7,25 +7,22 @@ original  a file: Detectron2's `.pkl`, or a `.pth`
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mask2former.errors import CheckpointError
 from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.modeling.model import Mask2Former
 from mask2former.schema import read_settings, short
+from mask2former.unfinished import clear_unfinished
+from mask2former.writing import save_torch, written
 from oneformer.config import OneFormerConfig
 from oneformer.model import OneFormer
 from weights.backbone_options import check_backbone
@@ -35,8 +32,10 @@ from weights.hub_schema import HubProcessor
 from weights.infer import infer_config
 from weights.keys_huggingface import TOKENIZER_FILES
 from weights.keys_original import VERSIONS
+from weights.model_folder import CONFIG, WEIGHTS, size_of, write_folder
+from weights.pairing import ENTRY, require_pair
 from weights.pickle_reader import read_pickle, regular_file, write_pickle
-from weights.tensor_files import read_safetensors, read_torch_state, read_weights, safetensors_shapes
+from weights.tensor_files import read_safetensors, read_torch_state, read_weights, safetensors_files, safetensors_shapes
 from weights.translate import (
     CRITERION,
     TEXT_BRANCH,
@@ -50,9 +49,7 @@ from weights.translate import (
 CONFIGS: dict[str, type[Mask2FormerConfig]] = {"mask2former": Mask2FormerConfig, "oneformer": OneFormerConfig}
 NETWORKS: dict[str, type[Mask2Former] | type[OneFormer]] = {"mask2former": Mask2Former, "oneformer": OneFormer}
 ORIGINAL_SUFFIXES = (".pkl", ".pth", ".pt")
-# weights in other forms: who finds them beside a new model.safetensors might read them instead
 MOST_LAYERS, MOST_NUMBERS = 1000, 10**10  # of a configuration without weights to compare with
-OTHER_WEIGHTS = ("model.safetensors.index.json", "model-*-of-*.safetensors", "pytorch_model*.bin*")
 
 
 @dataclass
@@ -131,28 +128,23 @@ def layout_of(path: Path | str) -> Literal["native", "hub", "original"]:
 
 
 def write_native(checkpoint: Checkpoint, folder: Path | str) -> None:
-    """Write our own layout into a folder, made if need be."""
+    """Write our own layout into a folder, made if need be.
+
+    Raises FileExistsError while another process writes into it, OSError where the disk will not take it; what was there
+    then stays.
+    """
     config = checkpoint.config
     if config.family == "oneformer":
         config = replace(config, text_branch=has_text_branch(checkpoint.state))
 
-    def write(temporary: Path) -> None:
-        _write_safetensors(checkpoint.state, temporary)
-        _write_json(config.to_dict(), temporary / "config.json")
-
-    _write_folder(Path(folder), write, checkpoint.tokenizer)
+    write_folder(Path(folder), checkpoint.state, config.to_dict(), {}, checkpoint.tokenizer)
 
 
 def write_hub(checkpoint: Checkpoint, folder: Path | str) -> None:
     """Write a folder that transformers loads with nothing missing and nothing left over."""
     config, (theirs, values) = checkpoint.config, in_hub_layout(checkpoint)
-
-    def write(temporary: Path) -> None:
-        _write_safetensors(theirs, temporary)
-        _write_json(values, temporary / "config.json")
-        _write_json(preprocessor_to_hub(config), temporary / "preprocessor_config.json")
-
-    _write_folder(Path(folder), write, checkpoint.tokenizer)
+    others = {"preprocessor_config.json": preprocessor_to_hub(config)}
+    write_folder(Path(folder), theirs, values, others, checkpoint.tokenizer)
 
 
 def in_hub_layout(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -172,17 +164,14 @@ def write_original(checkpoint: Checkpoint, path: Path | str) -> None:
     theirs = layout.from_native(checkpoint.state)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.suffix == ".pkl":
+    clear_unfinished(path.parent)  # that of processes which no longer run; others may be at work there
+    if path.suffix == ".pkl":
+        with written(path, size_of(theirs)) as temporary:
             write_pickle(temporary, theirs, VERSIONS)
-        else:
-            model = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in theirs.items())
-            model._metadata = dict(VERSIONS)
-            torch.save({"model": model}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    else:
+        model = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in theirs.items())
+        model._metadata = dict(VERSIONS)
+        save_torch({"model": model}, path, model)
 
 
 def has_text_branch(state: Mapping[str, Tensor]) -> bool:
@@ -192,8 +181,9 @@ def has_text_branch(state: Mapping[str, Tensor]) -> bool:
 
 def _read_native(folder: Path, values: dict[str, Any]) -> Checkpoint:
     config = _native_config(folder, values)
-    state = read_safetensors(folder / "model.safetensors")
-    expected = _skeleton(config, state, folder / "config.json").state_dict()
+    require_pair(folder / CONFIG, values, folder / WEIGHTS)
+    state = read_safetensors(folder / WEIGHTS)
+    expected = _skeleton(config, state, folder / CONFIG).state_dict()
     check_entries(str(folder), state, expected, optional=_of_the_criterion)
     return Checkpoint(config, state, str(folder))
 
@@ -203,7 +193,7 @@ def _native_config(folder: Path, values: dict[str, Any]) -> Mask2FormerConfig:
     if not isinstance(family, str) or family not in CONFIGS:
         raise CheckpointError(f"{folder / 'config.json'}: family is {short(family)}; expected one of {list(CONFIGS)}")
     try:
-        return CONFIGS[family].from_dict(values)
+        return CONFIGS[family].from_dict({name: value for name, value in values.items() if name != ENTRY})
     except ValueError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
 
@@ -215,6 +205,8 @@ def _of_the_criterion(name: str) -> bool:
 def _read_hub(folder: Path, values: dict[str, Any]) -> Checkpoint:
     backbone = values.get("backbone_config")
     kind = backbone.get("model_type") if isinstance(backbone, dict) else "of an unknown kind"
+    for file in safetensors_files(folder):
+        require_pair(folder / CONFIG, values, file)
     theirs = read_weights(folder)
     try:
         layout = layout_for("hub", str(values["model_type"]), str(kind))
@@ -300,37 +292,3 @@ def _tokenizer(folder: Path) -> tuple[Path, ...]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     return read_settings(path, dict[str, Any], lambda problem: CheckpointError(f"{path}: {problem}"))
-
-
-def _write_safetensors(state: Mapping[str, Tensor], folder: Path) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    path = folder / "model.safetensors"
-    save_file(tensors, path, metadata={"format": "pt"})
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)  # safetensors makes files that nobody else may read
-
-
-def _write_json(values: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_folder(folder: Path, write: Callable[[Path], None], carried: Sequence[Path]) -> None:
-    """Let `write` fill a temporary folder inside, then move its files up, with copies of the carried ones."""
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    # inside, because the folder may be the only place one can write to, or a file system of its own
-    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    try:
-        write(temporary)
-        for file in carried:
-            shutil.copyfile(file, temporary / file.name)
-        for file in sorted(temporary.iterdir()):
-            file.replace(folder / file.name)
-        for pattern in OTHER_WEIGHTS:
-            for file in folder.glob(pattern):
-                file.unlink()
-    finally:
-        shutil.rmtree(temporary)
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()

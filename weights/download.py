@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import filelock
 import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
 from tqdm import tqdm
@@ -79,18 +80,21 @@ def original_file(url: str, md5_prefix: str | None = None) -> Path:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    try:
-        _download(url, part)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ConnectionError(
-            f"{url} cannot be read ({error}); try again later, it resumes where it stopped"
-        ) from error
-    if md5_prefix is not None:
-        md5 = _md5(part)
-        if not md5.startswith(md5_prefix):
-            part.unlink()
-            raise ValueError(f"{url}: the md5 of what came is {md5}, expected {md5_prefix}…; download it again")
-    os.replace(part, path)
+    with filelock.FileLock(path.with_suffix(".lock")):  # two at once would both add to the part
+        if path.is_file():
+            return path
+        try:
+            _download(url, part)
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise ConnectionError(
+                f"{url} cannot be read ({error}); try again later, it resumes where it stopped"
+            ) from error
+        if md5_prefix is not None:
+            md5 = _md5(part)
+            if not md5.startswith(md5_prefix):
+                part.unlink()
+                raise ValueError(f"{url}: the md5 of what came is {md5}, expected {md5_prefix}…; download it again")
+        os.replace(part, path)
     return path
 
 

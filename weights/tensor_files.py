@@ -78,6 +78,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin, whole or in shards")
 
 
+def safetensors_files(folder: Path) -> list[Path]:
+    """Those that `read_weights` reads; none where it reads a `pytorch_model.bin`."""
+    whole, index = folder / WEIGHT_FILES[0], folder / WEIGHT_FILES[1]
+    if whole.is_file() or not index.is_file() or (folder / WEIGHT_FILES[2]).is_file():
+        return [whole] * whole.is_file()
+    return [folder / shard for shard in shards(index)]
+
+
 def shards(index: Path) -> dict[str, list[str]]:
     """The shards an index names, and the entries it says each has. Raises CheckpointError, FileNotFoundError."""
     found: dict[str, list[str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,6 @@ from mask2former.commands.options import (
     device_or_default,
     first_alone,
     judged_tasks,
-    require_at_least,
     require_folder,
     size,
 )
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mask2former.data.dataset import SegmentationDataset
+    from mask2former.output_folder import OutputFolder
+    from mask2former.training.processes import Processes
     from mask2former.training.trainer import Settings
 
 POINTS = 12544  # the papers', of each mask
@@ -106,16 +108,25 @@ def train(options: argparse.Namespace) -> int:
     OUTPUT/model is the result, which `predict --model` takes; OUTPUT/metrics.jsonl has the losses, OUTPUT/checkpoint.pt
     what --resume continues from. `torchrun --nproc-per-node 8 -m mask2former train …` uses eight GPUs.
     """
-    from mask2former.evaluation.evaluator import evaluate, headline, table
-    from mask2former.inference.predictor import Predictor
-    from mask2former.training import trainer
-    from mask2former.training.checkpoint import trained_weights
+    from mask2former.output_folder import OutputFolder
     from mask2former.training.processes import Processes
-    from weights.checkpoint import Checkpoint, write_native
 
     check_numbers(options)
     require_folder(options.output)
     processes = Processes.join()
+    with OutputFolder(options.output) if processes.is_first else nullcontext(options.output) as folder:
+        return train_into(folder, options, processes)
+
+
+def train_into(folder: OutputFolder | Path, options: argparse.Namespace, processes: Processes) -> int:
+    """The command's work, once it has its folder to itself, which only the first process writes into."""
+    from mask2former.evaluation.evaluator import evaluate, headline, table
+    from mask2former.inference.predictor import Predictor
+    from mask2former.training import trainer
+    from mask2former.training.checkpoint import trained_weights
+    from weights.checkpoint import Checkpoint, write_native
+
+    trainer.require_new(options.output, options.resume)
     if options.shard and options.val_data and processes.count > 1:
         raise ValueError(
             "--shard with --val-data: a model whose parameters are split is not evaluated while it trains; leave "
@@ -142,7 +153,7 @@ def train(options: argparse.Namespace) -> int:
     if processes.is_first:
         print(summary(model, data, val, tasks), flush=True)
     model = model.to(device_or_default(options.device))
-    trainer.train(model, dataset, criterion, settings, options.output, judge if val else None, options.resume)
+    trainer.train(model, dataset, criterion, settings, folder, judge if val else None, options.resume)
     if processes.is_first:
         if report:
             print(table(report))
@@ -154,17 +165,14 @@ def train(options: argparse.Namespace) -> int:
 
 def check_numbers(options: argparse.Namespace) -> None:
     """ValueError naming the option whose number makes no sense."""
-    require_at_least(options, steps=1, batch_size=1, accumulate=1, points=1, val_limit=1, log_every=1, save_every=1)
-    require_at_least(options, warmup=0, workers=0, evaluate_every=0, backbone_lr=0, weight_decay=0)
-    for name in ("lr", "clip"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name} {value:g}: expected more than 0")
-    if options.ema is not None and not 0 < options.ema < 1:
-        raise ValueError(f"--ema {options.ema:g}: expected a decay between 0 and 1, such as 0.999")
-    if options.jitter and not 0 < options.jitter[0] <= options.jitter[1]:
-        low, high = options.jitter
-        raise ValueError(f"--jitter {low:g} {high:g}: expected two scales above 0, the smaller one first")
+    from mask2former.bounds import Count, Scale, check_options, problem_of
+    from mask2former.training.trainer import Settings
+
+    check_options(options, Settings, average="ema", backbone_multiplier="backbone_lr")
+    check_options(options, {"points": Count, "val_limit": Count | None})
+    low, high = options.jitter or (1.0, 1.0)
+    if problem_of(Scale, low) or problem_of(Scale, high) or low > high:
+        raise ValueError(f"--jitter {low:g} {high:g}: expected two scales above 0, the smaller one first, at most 1000")
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
