@@ -11,7 +11,7 @@ import numpy as np
 
 from mask2former.data.annotation import IdMap, values_in
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import list_files, open_image, read_map, unique_stems
+from mask2former.data.files import list_files, mode_of, read_map, unique_stems
 from mask2former.data.label_space import LEFT_OUT, Color, LabelSpace, check_table
 from mask2former.errors import DataError
 from mask2former.modeling.config import class_color
@@ -72,7 +72,7 @@ class FolderDataset(SegmentationDataset):
         self.photos, self.maps = split_folders(folder, split)
         photos = list_files(self.photos, PHOTO_ENDINGS)
         names = unique_stems(self.photos, photos)
-        if open_image(self.maps / f"{names[0]}.png").mode in SHALLOW:
+        if mode_of(self.maps / f"{names[0]}.png") in SHALLOW:
             self.tasks = ("semantic",)
         masks = {path.stem for path in self.maps.glob("*.png")}
         if unused := masks - set(names):
