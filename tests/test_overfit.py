@@ -8,7 +8,7 @@ import torch
 
 from mask2former import Mask2Former, Mask2FormerConfig, Protocol
 from mask2former.data import open_dataset
-from mask2former.data.coco import CocoPanoptic
+from mask2former.data.coco_panoptic import CocoPanoptic
 from mask2former.data.joined import JoinedDataset
 from mask2former.data.transforms import TrainingTransform
 from mask2former.data.window import Window

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from mask2former.data.annotation import Annotation, IdMap
+from mask2former.data.annotation import Annotation, IdMap, values_in
 from mask2former.data.classes import dataset_classes
-from mask2former.data.coco import CocoInstance, CocoPanoptic
+from mask2former.data.coco_instance import CocoInstance
+from mask2former.data.coco_panoptic import CocoPanoptic
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import list_files, read_map
+from mask2former.data.files import list_files, read_map, unique_stems
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
 from mask2former.errors import DataError
 
@@ -37,18 +36,18 @@ class Ade20kSemantic(SegmentationDataset):
         folder = Path(folder)
         self.photos, self.maps = (folder / kind / split_folder(split) for kind in ("images", "annotations"))
         self.space = LabelSpace.choose(dataset_classes("ade20k"), classes)
-        super().__init__(
-            f"{folder} {split}", self.space.classes, [p.stem for p in list_files(self.photos, (".jpg",))], transform
-        )
+        photos = list_files(self.photos, (".jpg",))
+        unique_stems(self.photos, photos)
+        super().__init__(f"{folder} {split}", self.space.classes, (path.name for path in photos), transform)
 
     def image_id(self, index: int) -> str:
-        return self.records[index]
+        return Path(self.records[index]).stem
 
     def photo_path(self, index: int) -> Path:
-        return self.photos / f"{self.records[index]}.jpg"
+        return self.photos / self.records[index]
 
     def annotation(self, index: int) -> IdMap:
-        return read_label_map(self.maps / f"{self.records[index]}.png", self.space)
+        return read_label_map(self.maps / f"{self.image_id(index)}.png", self.space)
 
 
 class Ade20kPanoptic(CocoPanoptic):
@@ -112,7 +111,7 @@ def read_label_map(path: Path, space: LabelSpace) -> IdMap:
     """A label map in which 0 is void and k is the class with dataset id k − 1; one segment a class."""
     values = read_map(path)
     segments = []
-    for value in np.unique(values).tolist():
+    for value in values_in(values):
         if value == 0:
             continue
         if value - 1 not in space.labels:

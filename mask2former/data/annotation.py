@@ -157,6 +157,22 @@ class Shapes(Annotation):
                 mask[: window.height, : window.width] |= self._draw(shape, window)
         return masks
 
+    def areas(self, window: Window | None = None) -> np.ndarray:
+        if window is not None:
+            return super().areas(window)
+        runs = [self._runs(k) for k in range(len(self.shapes))]  # pixels are counted without a mask of them all
+        return np.array([int(rle_library().area(merged)) for merged in runs], np.int64)
+
+    def _runs(self, segment: int) -> Any:
+        """The run-length encoding of one segment."""
+        rle, runs = rle_library(), []
+        for shape in self.shapes[segment]:
+            if isinstance(shape, Mapping):
+                runs.append(as_rle(shape, self.size))
+            else:
+                runs += rle.frPyObjects(shape, *self.size)
+        return rle.merge(runs)
+
     def _draw(self, shape: list[list[float]] | Mapping[str, Any], window: Window) -> Tensor:
         """(height, width) bool of the window, padding left out."""
         rle = rle_library()
@@ -176,18 +192,9 @@ class Shapes(Annotation):
         return replace(self, labels=labels, is_thing=is_thing, is_crowd=is_crowd, shapes=shapes, recorded_areas=areas)
 
     def to_coco(self) -> list[dict[str, Any]]:
-        rle = rle_library()
-        entries = []
-        for k, shapes in enumerate(self.shapes):
-            runs = []
-            for shape in shapes:
-                if isinstance(shape, Mapping):
-                    runs.append(as_rle(shape, self.size))
-                else:
-                    runs += rle.frPyObjects(shape, *self.size)
-            merged = rle.merge(runs)
-            entries.append(coco_entry(self, k, merged, float(self.recorded_areas[k]), rle.toBbox(merged)))
-        return entries
+        runs = [self._runs(k) for k in range(len(self.shapes))]
+        areas = self.recorded_areas.tolist()
+        return [coco_entry(self, k, merged, areas[k], rle_library().toBbox(merged)) for k, merged in enumerate(runs)]
 
 
 def coco_entry(annotation: Annotation, k: int, runs: Any, area: float, box: np.ndarray) -> dict[str, Any]:
@@ -212,10 +219,21 @@ def lookup(values: np.ndarray, keys: Sequence[int], results: Sequence[int]) -> n
     order = np.argsort(keys, kind="stable")
     keys, results = np.asarray(keys)[order], np.asarray(results, np.int32)[order]
     flat = values.ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=flat[0] ^ 1))  # ids come in runs: look each run up once
+    starts = run_starts(flat)
     position = np.searchsorted(keys, flat[starts]).clip(max=len(keys) - 1)
     found = np.where(keys[position] == flat[starts], results[position], np.int32(0))
     return np.repeat(found, np.diff(starts, append=flat.size)).reshape(values.shape)
+
+
+def values_in(values: np.ndarray) -> list[int]:
+    """The different values of a map of ids, in order."""
+    flat = values.ravel()
+    return np.unique(flat[run_starts(flat)]).tolist()
+
+
+def run_starts(flat: np.ndarray) -> np.ndarray:
+    """Where each run of one value starts: ids come in runs, so that much fewer values have to be looked at."""
+    return np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
 
 
 def rle_library() -> Any:

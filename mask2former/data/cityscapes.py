@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from mask2former.data.annotation import IdMap
+from mask2former.data.annotation import IdMap, values_in
 from mask2former.data.classes import dataset_classes
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import list_files, read_map
+from mask2former.data.files import list_files, read_map, unique_stems
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
 from mask2former.errors import DataError
 
@@ -46,6 +44,7 @@ class Cityscapes(SegmentationDataset):
             self.tasks = ("semantic",)
         self.space = LabelSpace.choose(dataset_classes("cityscapes"), classes)
         photos = list_files(self.photos, ("_leftImg8bit.png",), "*/*")
+        unique_stems(self.photos, photos)
         records = [path.relative_to(self.photos).as_posix().removesuffix("_leftImg8bit.png") for path in photos]
         super().__init__(f"{folder} {split}", self.space.classes, records, transform)
 
@@ -60,7 +59,7 @@ class Cityscapes(SegmentationDataset):
         path = self.maps / f"{self.records[index]}_gtFine_{kind}.png"
         values = read_map(path)
         segments = []
-        for value in np.unique(values).tolist():
+        for value in values_in(values):
             label_id = value // INSTANCES_OF_CLASS if value >= INSTANCES_OF_CLASS else value
             if value in LICENSE_PLATE:
                 continue

@@ -29,6 +29,7 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
     """
 
     tasks: tuple[str, ...] = TASKS  # what the annotations can teach and judge
+    notes: tuple[str, ...] = ()  # what was repaired, left out or assumed when it was opened, counted, a sentence each
     recipe = "coco"  # how the papers crop this dataset for training: see `transforms.training_transform`
 
     def __init__(
@@ -94,9 +95,12 @@ class PackedRecords(Sequence[Any]):
     """
 
     def __init__(self, records: Iterable[Any]):
-        packed = [pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL) for record in records]
-        self._ends = np.cumsum([0, *map(len, packed)])
-        self._bytes = np.frombuffer(b"".join(packed), np.uint8)
+        packed, ends = bytearray(), [0]
+        for record in records:
+            packed += pickle.dumps(record, protocol=pickle.HIGHEST_PROTOCOL)
+            ends.append(len(packed))
+        self._ends = np.array(ends)
+        self._bytes = np.frombuffer(packed, np.uint8)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mask2former.data.ade20k import Ade20kInstance, Ade20kPanoptic, Ade20kSemantic
 from mask2former.data.cityscapes import Cityscapes
 from mask2former.data.classes import dataset_classes
-from mask2former.data.coco import CocoInstance, CocoPanoptic
+from mask2former.data.coco_instance import CocoInstance
+from mask2former.data.coco_panoptic import CocoPanoptic
 from mask2former.data.dataset import SegmentationDataset, Transform
 from mask2former.data.folder import FolderDataset
 from mask2former.data.joined import JoinedDataset
 from mask2former.errors import DataError
+
+LONGEST = 4096  # characters of a path
 
 
 def open_dataset(
@@ -31,11 +35,31 @@ def open_dataset(
         background: for a plain folder with classes.txt: "class" or "ignore", see `FolderDataset`.
         transform: see `SegmentationDataset`.
 
-    Raises ValueError for a text that names no dataset, and DataError, one of it, for bad or missing files.
+    What was repaired, left out or assumed is in the dataset's `notes`, and each of them is a UserWarning.
+    Raises ValueError for a text that names no dataset, DataError, which is one, for bad files, and FileNotFoundError.
     """
-    if not isinstance(spec, str):
-        parts = [open_dataset(part, split, classes, background, transform) for part in spec]
-        return parts[0] if len(parts) == 1 else JoinedDataset(parts)
+    if isinstance(spec, str):
+        return open_one(spec, split, classes, background, transform)
+    if not isinstance(spec, Sequence):
+        raise ValueError(f"data {repr(spec)[:80]}: expected a text KIND:FOLDER, or a list of such")
+    parts = [open_one(part, split, classes, background, transform) for part in spec]
+    return parts[0] if len(parts) == 1 else JoinedDataset(parts)
+
+
+def open_one(
+    spec: str,
+    split: str,
+    classes: str | Sequence[str] | None,
+    background: str | None,
+    transform: Transform | None,
+) -> SegmentationDataset:
+    """`open_dataset` of one text."""
+    if not isinstance(spec, str) or "\0" in spec:
+        raise ValueError(f"data {repr(spec)[:80]}: expected a text KIND:FOLDER, or a list of such")
+    if len(spec) > LONGEST:
+        raise ValueError(f"data {spec[:80]!r}…: {len(spec)} characters, expected a path, which has at most {LONGEST}")
+    if not (classes is None or isinstance(classes, str | Sequence)):
+        raise ValueError(f"classes={classes!r}: expected names of classes")
     kind, _, rest = spec.partition(":")
     if kind not in OPENERS or not rest:
         raise ValueError(
@@ -47,9 +71,23 @@ def open_dataset(
     place, _, last = rest.rpartition(":")
     if place and "/" not in last and "\\" not in last and not last.endswith(".json"):
         rest, split = place, last
-    if kind == "folder":
-        return FolderDataset(rest, split, classes, background, transform)
-    return OPENERS[kind](rest, split, classes, transform)
+    if not isinstance(split, str) or not split or "\0" in split:
+        raise ValueError(f"split={split!r}: expected train, val or, for data that is not split, all")
+    try:
+        if kind == "folder":
+            dataset = FolderDataset(rest, split, classes, background, transform)
+        else:
+            dataset = OPENERS[kind](rest, split, classes, transform)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # forbidden, a name too long, a circle of links
+        reason = error.strerror or str(error)
+        raise DataError(error.filename or rest, reason, "check the name, and that it may be read") from error
+    except UnicodeError as error:
+        raise DataError(ascii(rest), str(error), "check the name") from error
+    for note in dataset.notes:
+        warnings.warn(note, stacklevel=3)
+    return dataset
 
 
 def open_coco_panoptic(
@@ -101,7 +139,7 @@ def open_coco_instance(
 
 
 def open_cityscapes(task: str) -> Callable[..., Cityscapes]:
-    def open_one(place: str, split: str, classes: str | Sequence[str] | None, transform: Transform | None):
+    def open_of_task(place: str, split: str, classes: str | Sequence[str] | None, transform: Transform | None):
         if task == "instance" and classes is None:
             classes = [c.name for c in dataset_classes("cityscapes_instance")]
         dataset = Cityscapes(place, split, classes, transform, with_instances=task != "semantic")
@@ -109,7 +147,7 @@ def open_cityscapes(task: str) -> Callable[..., Cityscapes]:
             dataset.tasks = ("instance",)
         return dataset
 
-    return open_one
+    return open_of_task
 
 
 OPENERS: dict[str, Callable[..., SegmentationDataset]] = {

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
-from mask2former.data.annotation import IdMap
+from mask2former.data.annotation import IdMap, values_in
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import list_files, read_image, read_map
-from mask2former.data.label_space import LEFT_OUT, LabelSpace
+from mask2former.data.files import list_files, mode_of, read_map, unique_stems
+from mask2former.data.label_space import LEFT_OUT, Color, LabelSpace, check_table
 from mask2former.errors import DataError
 from mask2former.modeling.config import class_color
+from mask2former.schema import Flag, Name, read_json
 from mask2former.structures import ClassInfo
 
 PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -23,6 +25,17 @@ REMEDY = (
     "add the class, or correct the mask (a grey picture saved in colour, or one drawn in display colours, "
     "has such values: save class numbers in one 8-bit channel)"
 )
+SHALLOW = ("1", "L", "P")  # modes of a mask whose 8 bits leave no room for instances
+TABLE = 'expected [{"id": 1, "name": "fig", "isthing": 1}, …] with ids from 0 to 999'
+
+
+class FolderClass(msgspec.Struct):
+    """An entry of classes.json."""
+
+    id: Annotated[int, msgspec.Meta(ge=0, lt=INSTANCES_OF_CLASS)]
+    name: Name
+    isthing: Flag
+    color: Color | None = None
 
 
 class FolderDataset(SegmentationDataset):
@@ -57,16 +70,16 @@ class FolderDataset(SegmentationDataset):
     ):
         folder = Path(folder)
         self.photos, self.maps = split_folders(folder, split)
-        records = [path.name for path in list_files(self.photos, PHOTO_ENDINGS)]
-        names = [Path(name).stem for name in records]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice:
-            raise DataError(self.photos, f"several photos are named {twice[0]}", "rename them: a mask is found by name")
-        if read_image(self.maps / f"{names[0]}.png").mode in ("1", "L", "P"):
+        photos = list_files(self.photos, PHOTO_ENDINGS)
+        names = unique_stems(self.photos, photos)
+        if mode_of(self.maps / f"{names[0]}.png") in SHALLOW:
             self.tasks = ("semantic",)
+        masks = {path.stem for path in self.maps.glob("*.png")}
+        if unused := masks - set(names):
+            self.notes = (f"{self.maps}: {len(unused)} masks have no photo, such as {min(unused)}.png",)
         self.table_file, table = read_class_table(folder, background, things="instance" in self.tasks)
         self.space = LabelSpace.choose(table, classes)
-        super().__init__(f"{folder} {split}", self.space.classes, records, transform)
+        super().__init__(f"{folder} {split}", self.space.classes, (path.name for path in photos), transform)
 
     def image_id(self, index: int) -> str:
         return Path(self.records[index]).stem
@@ -74,11 +87,15 @@ class FolderDataset(SegmentationDataset):
     def photo_path(self, index: int) -> Path:
         return self.photos / self.records[index]
 
+    @property
+    def _counts_things(self) -> bool:
+        return "instance" in self.tasks
+
     def annotation(self, index: int) -> IdMap:
         path = self.maps / f"{self.image_id(index)}.png"
         values = read_map(path)
         segments = []
-        for value in np.unique(values).tolist():
+        for value in values_in(values):
             is_instance = value >= INSTANCES_OF_CLASS
             number = value // INSTANCES_OF_CLASS if is_instance else value
             if number not in self.space.labels:
@@ -86,6 +103,12 @@ class FolderDataset(SegmentationDataset):
                     continue
                 raise DataError(path, f"holds the value {value}, which is no class of {self.table_file}", REMEDY)
             label = self.space.labels[number]
+            if label != LEFT_OUT and self.classes[label].is_thing and values.dtype == np.uint8 and self._counts_things:
+                raise DataError(
+                    path,
+                    f"an 8-bit mask with the class {self.classes[label].name}, whose things other masks tell apart",
+                    "save all masks with 16 bits or in colour, as 1000 × class + instance",
+                )
             if label != LEFT_OUT:
                 segments.append((value, label, self.classes[label].is_thing, False))
         return IdMap.from_values(values, segments)
@@ -102,18 +125,31 @@ def read_class_table(folder: Path, background: str | None, things: bool) -> tupl
     if file.is_file():
         if background is not None:
             raise ValueError(f"background={background!r}: {file} says itself whether 0 is a class; leave it out")
-        return file, tuple(class_from_json(file, k, entry) for k, entry in enumerate(read_list(file)))
+        entries = read_json(file, list[FolderClass], lambda problem: DataError(file, problem, TABLE))
+        table = tuple(
+            ClassInfo(entry.name, bool(entry.isthing), tuple(entry.color or class_color(k)), entry.id)
+            for k, entry in enumerate(entries)
+        )
+        check_table(file, table)
+        return file, table
     file = folder / "classes.txt"
     if not file.is_file():
         raise DataError(file, "no such file, and no classes.json", "write one class name a line")
-    lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(file, f"no UTF-8 text ({error})", "save it as UTF-8, one class name a line") from None
     if background is None:
         raise ValueError(
             f"{file} does not say what the mask value 0 is: background='class' if it is the first class "
             f"({lines[0] if lines else '…'!r}), 'ignore' if it is none and the first class is 1"
         )
     first = 0 if background == "class" else 1
-    return file, tuple(class_from_line(line, k, k + first, things) for k, line in enumerate(lines))
+    table = tuple(class_from_line(line, k, k + first, things) for k, line in enumerate(lines))
+    check_table(file, table, "class {}", 1)
+    if table[-1].dataset_id >= INSTANCES_OF_CLASS:
+        raise DataError(file, f"{len(table)} classes", f"expected class numbers below {INSTANCES_OF_CLASS}")
+    return file, table
 
 
 def class_from_line(line: str, position: int, number: int, things: bool) -> ClassInfo:
@@ -121,25 +157,6 @@ def class_from_line(line: str, position: int, number: int, things: bool) -> Clas
     if kind not in ("thing", "stuff") or not name:
         name, kind = line, "thing" if things and number else "stuff"
     return ClassInfo(name, kind == "thing", class_color(position), number)
-
-
-def class_from_json(file: Path, position: int, entry: Mapping[str, object]) -> ClassInfo:
-    if not isinstance(entry, Mapping) or not {"id", "name", "isthing"} <= set(entry):
-        raise DataError(file, f"entry {position} is {entry!r}", 'expected {"id": 1, "name": "fig", "isthing": 1}')
-    if not isinstance(entry["id"], int) or not 0 <= entry["id"] < INSTANCES_OF_CLASS:
-        raise DataError(file, f"entry {position} has the id {entry['id']!r}", "expected a number from 0 to 999")
-    color = tuple(entry.get("color") or class_color(position))
-    return ClassInfo(str(entry["name"]), bool(entry["isthing"]), color, entry["id"])
-
-
-def read_list(file: Path) -> list[Mapping[str, object]]:
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise DataError(file, f"no valid JSON ({error})", "write it anew") from error
-    if not isinstance(entries, list) or not entries:
-        raise DataError(file, "no list of classes", 'expected [{"id": 1, "name": "fig", "isthing": 1}, …]')
-    return entries
 
 
 def split_folders(folder: Path, split: str) -> tuple[Path, Path]:

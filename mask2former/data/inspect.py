@@ -50,6 +50,7 @@ class Inspection:
     tiny: int = 0  # segments of fewer than TINY pixels
     most_segments: int = 0  # in one photo
     sizes: list[tuple[int, int]] = field(default_factory=list)  # height, width of each photo
+    notes: list[str] = field(default_factory=list)  # what was repaired, left out or assumed when it was opened
     problems: list[str] = field(default_factory=list)  # one a bad file
     advice: list[str] = field(default_factory=list)
 
@@ -59,7 +60,7 @@ class Inspection:
 
     def text(self, problems: int = 10) -> str:
         """The report on a page; at most this many of the problems."""
-        lines = [f"{self.dataset}: {self.photos} photos, {self.inspected} of them inspected"]
+        lines = [f"{self.dataset}: {self.photos} photos, {self.inspected} of them inspected", *self.notes]
         if self.sizes:
             short, long = (np.sort(np.array(self.sizes), axis=1)[:, k] for k in (0, 1))
             lines.append(
@@ -116,7 +117,11 @@ def inspect(dataset: SegmentationDataset, photos: int = 1000) -> Inspection:
     """Read up to so many photos, spread evenly over the dataset, with their annotations, and count."""
     indices = spread(len(dataset), photos)
     report = Inspection(
-        dataset.name, len(dataset), len(indices), [ClassCount(c.name, c.is_thing) for c in dataset.classes]
+        dataset.name,
+        len(dataset),
+        len(indices),
+        [ClassCount(c.name, c.is_thing) for c in dataset.classes],
+        notes=list(dataset.notes),
     )
     for index in indices:
         try:

@@ -29,6 +29,7 @@ class JoinedDataset(SegmentationDataset):
         self.recipe = parts[0].recipe
         self.tasks = tuple(task for task in parts[0].tasks if all(task in part.tasks for part in parts))
         records = ((number, index) for number, part in enumerate(parts) for index in range(len(part)))
+        self.notes = tuple(note for part in parts for note in part.notes)
         super().__init__(" + ".join(p.name for p in parts), parts[0].classes, records, parts[0].transform)
 
     def image_id(self, index: int) -> str:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from mask2former.errors import DataError
 from mask2former.structures import ClassInfo
 
 LEFT_OUT = -1  # the label id of a category that exists but was not chosen: its pixels are void
+
+
+Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]
+Color = tuple[Byte, Byte, Byte]  # red, green, blue
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class LabelSpace:
                 raise ValueError("classes='supercategory': this dataset names no supercategories; leave classes out")
             return cls._coarse(table, supercategories)
         names = [choice] if isinstance(choice, str) else list(choice)
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"classes={names!r}: expected names of classes")
         unknown = [name for name in names if name not in {c.name for c in table}]
         if unknown or not names or len(set(names)) < len(names):
             some = ", ".join(c.name for c in table[:8]) + (", …" if len(table) > 8 else "")
@@ -76,3 +85,22 @@ class LabelSpace:
                 raise ValueError(f"supercategory {name!r} holds things and stuff: give each kind its own name")
             labels[member.dataset_id] = row
         return cls(tuple(classes), labels)
+
+
+def check_table(file: Path, table: Sequence[ClassInfo], entry: str = "$[{}]", first: int = 0) -> None:
+    """DataError unless there is a class, and each has an id and a name of its own.
+
+    entry, first: how the file's entries are named in a message, and the number of the first.
+    """
+    if not table:
+        raise DataError(file, "no class", "name at least one")
+    for field, say in (("dataset_id", "id"), ("name", "name")):
+        seen: dict[object, int] = {}
+        for position, c in enumerate(table, start=first):
+            value = getattr(c, field)
+            if seen.setdefault(value, position) != position:
+                raise DataError(
+                    file,
+                    f"{entry.format(position)}: the {say} {value!r}, which {entry.format(seen[value])} has already",
+                    f"give each class a {say} of its own, or merge the two",
+                )

@@ -53,13 +53,14 @@ def evaluate(
 
     Returns {"dataset", "photos", task: what the task's metric computes}; every process gets all of it. Values are
     0..1, None where there is nothing to judge.
-    Raises ValueError where the classes differ or the annotations cannot judge a task.
+    Raises ValueError where the classes differ, the annotations cannot judge a task, or a photo would count twice.
     """
     check_arguments({"worst": Natural}, {"worst": worst})
     tasks = tuple(tasks or dataset.tasks)
     if not set(tasks) <= set(dataset.tasks):
         raise ValueError(f"tasks {tasks}: {dataset.name} can judge {dataset.tasks}")
     check_classes(predictor.classes, dataset.classes)
+    check_photos(dataset)
     rank, processes = place_among_processes()
     with output_folder(output, tasks if worst else ()) if output is not None and rank == 0 else nullcontext() as folder:
         report, metrics = measure(predictor, dataset, tasks, rank, processes, progress)
@@ -97,9 +98,16 @@ def measure(
     """The report, and the metric of each task."""
     metrics = {task: METRICS[task](dataset.classes) for task in TASKS if task in tasks}
     mine = range(rank, len(dataset), processes)
-    truths = read_ahead(lambda index: {task: dataset.ground_truth(index, task) for task in metrics}, mine)
-    predictions = predictor.stream(read_ahead(dataset.photo, mine), list(metrics))
-    for done, (index, truth, prediction) in enumerate(zip(mine, truths, predictions, strict=True), start=1):
+    truths: deque[dict[str, Annotation]] = deque()  # of the photos that the predictor has taken
+
+    def photos() -> Iterator[Image.Image]:
+        for photo, truth in read_ahead(lambda index: read_pair(dataset, index, tuple(metrics)), mine):
+            truths.append(truth)
+            yield photo
+
+    predictions = predictor.stream(photos(), list(metrics))
+    for done, (index, prediction) in enumerate(zip(mine, predictions, strict=True), start=1):
+        truth = truths.popleft()
         if prediction.error is not None:
             raise ValueError(f"photo {dataset.image_id(index)!r}: {prediction.error}") from prediction.error
         for task, metric in metrics.items():
@@ -121,6 +129,29 @@ def add(metric: Any, image_id: int | str, result: Segmentation, truth: Annotatio
         metric.update(image_id, lookup(result.segmentation, ids, range(1, len(ids) + 1)), labels, truth)
     else:
         metric.update(image_id, result.segmentation, truth.label_map())
+
+
+def read_pair(
+    dataset: SegmentationDataset, index: int, tasks: tuple[str, ...]
+) -> tuple[Image.Image, dict[str, Annotation]]:
+    """A photo and its ground truth for each task, which must have one size: DataError says which file has another."""
+    truth = {task: dataset.ground_truth(index, task) for task in tasks}
+    sizes = {tuple(annotation.size) for annotation in truth.values()}
+    photos = [dataset.photo(index, size) for size in sizes]
+    return photos[0], truth
+
+
+def check_photos(dataset: SegmentationDataset) -> None:
+    """ValueError where a photo would be counted twice, as the same id or as the same file."""
+    for what, name in (("id", dataset.image_id), ("file", dataset.photo_path)):
+        seen: set[object] = set()
+        for index in range(len(dataset)):
+            if (value := name(index)) in seen:
+                raise ValueError(
+                    f"{dataset.name}: the photo {value} is there twice, by its {what}: it would count twice; "
+                    "remove one of the two, or name each part of the data once"
+                )
+            seen.add(value)
 
 
 def read_ahead(read: Callable[[int], Any], indices: Iterable[int]) -> Iterator[Any]:
@@ -203,8 +234,8 @@ def draw_worst(
     folder.mkdir()
     indices = {dataset.image_id(index): index for index in range(len(dataset))}
     for rank, image_id in enumerate(sorted(scores, key=scores.__getitem__)[:worst], start=1):
-        photo = dataset.photo(indices[image_id])
-        truth = paint(photo, dataset.ground_truth(indices[image_id], task), dataset.classes, PAGE)
+        photo, truths = read_pair(dataset, indices[image_id], (task,))
+        truth = paint(photo, truths[task], dataset.classes, PAGE)
         found = predictor(photo, task=task).overlay()  # as wide as the photo, with a legend below
         found = found.resize((truth.width, round(found.height * truth.width / found.width)))
         page = Image.new("RGB", (2 * truth.width + 8, max(truth.height, found.height)), "white")

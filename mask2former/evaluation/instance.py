@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mask2former.data.annotation import Annotation, rle_library
-from mask2former.evaluation.gather import gather_by_image
+from mask2former.evaluation.gather import gather_by_image, require_labels
 from mask2former.structures import ClassInfo
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")  # COCO's order
@@ -40,6 +40,9 @@ class MaskAveragePrecision:
             scores: N, higher is surer.
             truth: the ground truth at the same size; its stuff is left out.
         """
+        if not np.isfinite(np.asarray(scores, np.float64)).all():
+            raise ValueError(f"image {image_id}: scores that are not finite numbers cannot be ranked")
+        require_labels(image_id, labels, len(self.classes))
         encode, found = rle_library().encode, []
         for mask, label, score in zip(masks, labels, scores, strict=True):
             if mask.shape != truth.size:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mask2former.data.annotation import IdMap
-from mask2former.evaluation.gather import gather_by_image
+from mask2former.evaluation.gather import gather_by_image, require_labels
 from mask2former.structures import ClassInfo
 
 MATCH = 0.5  # a pair with more overlap than this is a match, and can have only one partner
@@ -35,6 +35,12 @@ class PanopticQuality:
         """
         if segment_map.shape != truth.size:
             raise ValueError(f"image {image_id}: prediction {segment_map.shape}, ground truth {truth.size}")
+        if segment_map.size and not 0 <= segment_map.min() <= segment_map.max() <= len(labels):
+            raise ValueError(
+                f"image {image_id}: expected segments from 0 to {len(labels)}, which is how many labels came"
+            )
+        require_labels(image_id, labels, len(self.classes))
+        require_labels(image_id, truth.labels, len(self.classes))
         self.counts[image_id] = count_matches(segment_map, np.asarray(labels, np.int64), truth, len(self.classes))
 
     def compute(self) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class MeanIoU:
         """
         if label_map.shape != truth.shape:
             raise ValueError(f"image {image_id}: prediction {label_map.shape}, ground truth {truth.shape}")
+        if label_map.size and (label_map.min() < -1 or truth.min() < -1):
+            raise ValueError(f"image {image_id}: label ids must be −1, which is none, or more")
         judged = truth >= 0
         predicted, true = label_map[judged], truth[judged]
 
