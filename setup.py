@@ -44,14 +44,14 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "timm>=1.0.15",
+        "timm>=1.0.26",  # the first that never unpickles a file which a configuration may name
         "numpy>=1.26",
-        "scipy>=1.11",
+        "scipy>=1.11.1",
         "safetensors>=0.4.5",
         "msgspec>=0.19",
         "filelock>=3.13",
         "huggingface_hub>=0.27",
-        "pillow>=10.1",
+        "pillow>=12.3",  # before it, photos of some kinds corrupt memory while they are opened
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,
