@@ -22,3 +22,11 @@ def forms(request):
     """The test runs twice: with the forms of the operations that this machine takes, and with the textbook's."""
     with route.using(request.param):
         yield request.param
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `online` run where they are asked for by name of the mark, and nowhere else."""
+    if "online" not in config.option.markexpr:
+        online = [item for item in items if item.get_closest_marker("online")]
+        config.hook.pytest_deselected(items=online)
+        items[:] = [item for item in items if item not in online]
