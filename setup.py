@@ -11,7 +11,7 @@ EXTRAS = {
     "peers": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18", "openvino>=2024.6"],
 }
 EXTRAS["test"] = sorted(
-    {*EXTRAS["train"], *EXTRAS["eval"], "mypy>=1.14", "pytest>=8", "ruff>=0.9", "transformers>=5.0"}
+    {*EXTRAS["train"], *EXTRAS["eval"], "mypy>=1.14", "pytest>=8", "ruff>=0.9", "transformers>=5.9"}
 )
 PACKAGES = [
     "mask2former",
