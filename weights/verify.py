@@ -20,8 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mask2former.errors import PhotoError
+from mask2former.inference.photo import read_photo
 from mask2former.inference.predictor import Predictor
-from mask2former.inference.preprocess import PhotoError, Preprocess, read_photo
+from mask2former.inference.preprocess import Preprocess
 from mask2former.structures import Protocol
 from weights.checkpoint import CONFIGS
 from weights.download import original_file
