@@ -11,7 +11,7 @@ EXTRAS = {
     "peers": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18", "openvino>=2024.6"],
 }
 EXTRAS["test"] = sorted(
-    {*EXTRAS["train"], *EXTRAS["eval"], "mypy>=1.14", "pytest>=8", "ruff>=0.9", "transformers>=5.0"}
+    {*EXTRAS["train"], *EXTRAS["eval"], "mypy>=1.14", "pytest>=8", "ruff>=0.9", "transformers>=5.9"}
 )
 PACKAGES = [
     "mask2former",
@@ -44,14 +44,14 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "timm>=1.0.26",  # older ones unpickle whatever a checkpoint_path names
+        "timm>=1.0.26",  # the first that never unpickles a file which a configuration may name
         "numpy>=1.26",
-        "scipy>=1.11",
+        "scipy>=1.11.1",
         "safetensors>=0.4.5",
         "msgspec>=0.19",
         "filelock>=3.13",
         "huggingface_hub>=0.27",
-        "pillow>=10.1",
+        "pillow>=12.3",  # before it, photos of some kinds corrupt memory while they are opened
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,

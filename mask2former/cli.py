@@ -21,6 +21,7 @@ from mask2former.commands.inspect import inspect, inspect_options
 from mask2former.commands.options import device_or_default
 from mask2former.commands.predict import predict, predict_options
 from mask2former.commands.train import train, train_options
+from mask2former.commands.verify import verify, verify_options
 from mask2former.errors import sentence
 from mask2former.version import __version__
 
@@ -188,4 +189,5 @@ COMMANDS = {
     "convert": (convert_options, convert),
     "models": (models_options, models),
     "env": (env_options, env),
+    "verify": (verify_options, verify),
 }

@@ -46,3 +46,11 @@ def named_photos(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
     return [str(path) for path in paths]
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `online` run where they are asked for by name of the mark, and nowhere else."""
+    if "online" not in config.option.markexpr:
+        online = [item for item in items if item.get_closest_marker("online")]
+        config.hook.pytest_deselected(items=online)
+        items[:] = [item for item in items if item not in online]

@@ -14,7 +14,12 @@ from typing import Any
 
 import filelock
 import huggingface_hub
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from tqdm import tqdm
 
 from mask2former.errors import CheckpointError
@@ -22,8 +27,16 @@ from mask2former.schema import read_settings
 from weights.keys_huggingface import TOKENIZER_FILES
 from weights.tensor_files import WEIGHT_FILES, shards
 
+try:  # what huggingface_hub before 1.0 lets through; later ones resume by themselves
+    from requests.exceptions import ChunkedEncodingError
+
+    BROKEN_OFF = (ChunkedEncodingError,)
+except ImportError:
+    BROKEN_OFF = ()
+
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the first of these that a repository has
 TIMEOUT = 30  # seconds without an answer
+ATTEMPTS = 5  # at a file whose transfer breaks off
 CHUNK = 1 << 20  # bytes
 
 
@@ -35,6 +48,7 @@ def hub_folder(repo_id: str) -> Path:
     JSON is not as it should be.
     """
     try:
+        _require_reachable(repo_id)
         folder = Path(huggingface_hub.hf_hub_download(repo_id, "config.json")).parent
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
@@ -103,12 +117,32 @@ def originals_folder() -> Path:
     return Path(huggingface_hub.constants.HF_HOME) / "mask2former"
 
 
-def _fetch(repo_id: str, name: str, commit: str) -> bool:
+def _require_reachable(repo_id: str) -> None:
+    """ConnectionError unless the hub answers or has answered before; asked once, where a download would ask for half a
+    minute."""
+    if isinstance(huggingface_hub.try_to_load_from_cache(repo_id, "config.json"), str):
+        return
     try:
-        huggingface_hub.hf_hub_download(repo_id, name, revision=commit)
-    except EntryNotFoundError:
-        return False
-    return True
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo_id, "config.json"))
+    except HfHubHTTPError:
+        pass  # an answer, if only that there is no such file: the download says so
+    except Exception as error:  # of httpx or requests, as the version of huggingface_hub has it
+        raise LocalEntryNotFoundError(str(error)) from error
+
+
+def _fetch(repo_id: str, name: str, commit: str) -> bool:
+    """Put a file of a repository into the cache; whether there is such a file."""
+    for _ in range(ATTEMPTS):
+        try:
+            huggingface_hub.hf_hub_download(repo_id, name, revision=commit)
+            return True
+        except EntryNotFoundError:
+            return False
+        except BROKEN_OFF as error:  # the next attempt resumes
+            broken = error
+    raise ConnectionError(
+        f"{repo_id}: the connection broke off within {name}; try again later, it resumes where it stopped"
+    ) from broken
 
 
 def _md5(path: Path) -> str:
