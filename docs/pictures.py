@@ -1,17 +1,18 @@
 """The pictures of the documents, made by the library itself: the bundled model on the bundled photo.
 
 `python docs/pictures.py FOLDER` writes them; the site makes them anew at every build. `overlay.jpg` alone is also
-committed, for the README, and a test holds it against what this file makes.
+committed, for the README, and `tests/test_documents.py` holds it against what this file makes.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 import weights
@@ -23,7 +24,9 @@ from weights.bundled import DEMO, PHOTO
 
 CELL = 224  # pixels of a panel's side
 GAP = 6
-COLOURS = ((230, 60, 50), (40, 120, 230), (240, 170, 20))  # of the three levels, strides 32, 16, 8
+STRIDES = (32, 16, 8)  # of the three levels, in the pixel decoder's order
+VEIL = (70, 90, 170)
+COLOURS = ((230, 60, 50), (40, 120, 230), (240, 170, 20))  # of the levels
 
 
 def pictures() -> dict[str, bytes]:
@@ -96,21 +99,18 @@ def components(feature_map: torch.Tensor) -> Image.Image:
 
 
 def attention(photo: Image.Image, outputs, maps, classes, queries) -> Image.Image:
-    """Where each query may look in each decoder layer: the photo is dark where it may not. A row a query."""
+    """Where each query may look in each decoder layer: the photo is veiled where it may not. A column a query."""
     labels = outputs.class_logits[0].softmax(-1)[:, :-1].argmax(1)
-    rows = []
-    for query in queries:
-        row = []
-        for i, prediction in enumerate(outputs.auxiliary):  # the mask of prediction i guides layer i + 1
-            level = maps[i % len(maps)]
-            small = torch.nn.functional.interpolate(
-                prediction.mask_features, level.shape[2:], mode="bilinear", align_corners=False
-            )
+    small_photo, rows = np.asarray(photo.resize((CELL, CELL)), np.float32), []
+    for i, prediction in enumerate(outputs.auxiliary):  # the mask of prediction i guides layer i + 1
+        row, shape = [], maps[i % len(maps)].shape[2:]
+        small = F.interpolate(prediction.mask_features, shape, mode="bilinear", align_corners=False)
+        for query in queries:
             may_look = attention_mask(prediction.mask_embeddings[:, query : query + 1], small.flatten(2))
-            light = 0.25 + 0.75 * may_look[0, 0, 0].unflatten(0, level.shape[2:]).float().numpy()
-            light = Image.fromarray((light * 255).astype(np.uint8)).resize((CELL, CELL), Image.Resampling.NEAREST)
-            panel = np.asarray(photo.resize((CELL, CELL))) * (np.asarray(light)[..., None] / 255)
-            name = f"{classes[labels[query]].name}, layer {i + 1}, stride {(32, 16, 8)[i % 3]}"
+            light = Image.fromarray(may_look[0, 0, 0].unflatten(0, shape).numpy())
+            light = np.asarray(light.resize((CELL, CELL), Image.Resampling.NEAREST))
+            panel = np.where(light[..., None], small_photo, 0.2 * small_photo + 0.8 * np.array(VEIL))
+            name = f"{classes[labels[query]].name}, layer {i + 1}, stride {STRIDES[i % 3]}"
             row.append((name, Image.fromarray(panel.astype(np.uint8))))
         rows.append(row)
     return sheet(rows)
@@ -168,8 +168,12 @@ def jpeg(picture: Image.Image) -> bytes:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="such as overlay.jpg")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
     for name, content in pictures().items():
-        (folder / name).write_bytes(content)
-        print(f"{folder / name}: {len(content) / 1000:.0f} kB")
+        if name in (options.only or [name]):
+            (options.folder / name).write_bytes(content)
+            print(f"{options.folder / name}: {len(content) / 1000:.0f} kB")
