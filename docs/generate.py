@@ -75,7 +75,10 @@ def on_page_content(content: str, **_) -> str:
 
 
 def mathml(formula: str, display: str) -> str:
-    return convert(html.unescape(formula.strip()), display=display)
+    converted = convert(html.unescape(formula.strip()), display=display)
+    if "\\" in converted:
+        raise ValueError(f"{formula}: the converter does not know all of it: {converted}")
+    return converted
 
 
 # --- The models ------------------------------------------------------------------------------------------------------
@@ -92,7 +95,7 @@ def models_table() -> str:
     return "\n\n".join(sections)
 
 
-MODEL_COLUMNS = ("name", "tasks", "published scores", "protocol", "weights' licence", "parameters, millions", "files")
+MODEL_COLUMNS = ("name", "tasks", "published scores", "protocol", "weights' licence", "parameters", "files")
 
 
 def model_row(row: PublishedModel) -> tuple[str, ...]:
@@ -108,7 +111,7 @@ def model_row(row: PublishedModel) -> tuple[str, ...]:
         scores,
         sizes,
         row.weight_licence,
-        f"{parameters(row.family, row.backbone, row.num_queries, row.config.num_classes, row.name) / 1e6:.0f}",
+        f"{parameters(row.family, row.backbone, row.num_queries, row.config.num_classes, row.name) / 1e6:.0f} M",
         ", ".join(links),
     )
 
@@ -166,7 +169,7 @@ def code_page(title: str, folder: str) -> str:
         module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if path.stem == "__main__" or not path.read_text().strip():
             continue
-        lines += [f"## `{path.relative_to(ROOT)}`", "", f"::: {module}", "    options:"]
+        lines += [f"## {path.relative_to(ROOT / folder)}", "", f"::: {module}", "    options:"]
         lines += [f"      {option}" for option in ("show_root_heading: false", "show_root_toc_entry: false", "")]
     return "\n".join(lines)
 

@@ -216,6 +216,8 @@ def test_generated_tables_hold_what_their_sources_hold(generate):
 def test_formulas_become_mathml(generate):
     html = generate.on_page_content(r'<p><span class="arithmatex">\(x_1 &lt; y\)</span></p>')
     assert "<msub>" in html and ("&lt;" in html or "&#x0003C;" in html) and "arithmatex" not in html
+    with pytest.raises(ValueError, match="nonsense"):
+        generate.mathml(r"\nonsense x", "inline")
 
 
 def test_the_readmes_picture_is_what_the_library_makes(generate, tmp_path):
