@@ -1,6 +1,6 @@
 """What the site is made of besides its pages, made anew at every build: tables, pictures, the pages of the code.
 
-A page says `{{ models }}`, `{{ results }}` or `{{ headlines }}` where a table belongs. Formulas between dollars become
+A page says `{{ models }}`, or another name of `TABLES`, on a line of its own where a table belongs. Formulas between dollars become
 MathML here, so that no script is needed to read them.
 """
 
@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # this copy of the project, whic
 
 from pictures import pictures  # noqa: E402
 
+import weights  # noqa: E402
 from mask2former import Mask2Former  # noqa: E402
 from oneformer import OneFormer  # noqa: E402
 from weights.zoo import ZOO, PublishedModel  # noqa: E402
@@ -179,4 +180,15 @@ def markdown_table(head, rows) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"models": models_table, "headlines": headlines, "results": all_results}
+def zoo_functions() -> str:
+    """What `weights` shows, wherever it is written, for mkdocstrings."""
+    shown = [getattr(weights, name) for name in weights.__all__]
+    return "\n\n".join(f"::: {f.__module__}.{f.__qualname__}" for f in shown if not isinstance(f, type))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "zoo": zoo_functions,
+    "models": models_table,
+    "headlines": headlines,
+    "results": all_results,
+}
