@@ -1,7 +1,7 @@
 """What the site is made of besides its pages, made anew at every build: tables, pictures, the pages of the code.
 
-A page says `{{ models }}`, or another name of `TABLES`, on a line of its own where a table belongs. Formulas between dollars become
-MathML here, so that no script is needed to read them.
+A page says `{{ models }}`, or another name of `TABLES`, on a line of its own where a table belongs. Formulas between
+dollars become MathML here, so that no script is needed to read them.
 """
 
 from __future__ import annotations
