@@ -6,6 +6,7 @@ dollars become MathML here, so that no script is needed to read them.
 
 from __future__ import annotations
 
+import ast
 import html
 import re
 import sys
@@ -165,14 +166,21 @@ def all_results() -> str:
 
 def code_page(title: str, folder: str) -> str:
     """Every file of a folder with its classes and functions, their documents and their source."""
-    lines = [f"# {title}: `{folder}`", ""]
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        if path.stem == "__main__" or not path.read_text().strip():
+    start = ROOT / folder
+    lines = [f"# {title}: `{folder}`", "", module_docstring(start / "__init__.py")]
+    for path in sorted(start.rglob("*.py")):
+        if path in (start / "__init__.py", start / "__main__.py"):
             continue
-        lines += [f"## {path.relative_to(ROOT / folder)}", "", f"::: {module}", "    options:"]
-        lines += [f"      {option}" for option in ("show_root_heading: false", "show_root_toc_entry: false", "")]
+        inside = path.relative_to(start)
+        name = f"{inside.parent}/" if path.stem == "__init__" else str(inside)
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        lines += ["", f"## {name}", "", f"::: {module}", "    options:"]
+        lines += [f"      {option}" for option in ("show_root_heading: false", "show_root_toc_entry: false")]
     return "\n".join(lines)
+
+
+def module_docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
 def markdown_table(head, rows) -> str:

@@ -27,6 +27,7 @@ from weights.zoo import ZOO
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^(?:<!-- not run: (.+?) -->\n)?```(\w+)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MODEL = "mask2former_swin_tiny_coco_panoptic"
 # How many blocks are left out, and why. A block that can run offline is not among them.
 LEFT_OUT = {"download": 6, "installs": 4, "data": 3, "GPU": 1, "hours": 3}
 
@@ -200,7 +201,9 @@ def generate():
     sys.modules.pop("generate")
 
 
-def test_generated_tables_hold_what_their_sources_hold(generate):
+def test_generated_tables_hold_what_their_sources_hold(generate, monkeypatch):
+    assert round(generate.parameters("mask2former", "swin_tiny", 100, 133, MODEL) / 1e6) == 47
+    monkeypatch.setattr(generate, "parameters", lambda *_: 47e6)  # of all networks it takes ten seconds
     page = generate.on_page_markdown("{{ models }}")
     for row in ZOO.values():
         line = next(line for line in page.splitlines() if f"`{row.name}`" in line)
@@ -218,6 +221,18 @@ def test_formulas_become_mathml(generate):
     assert "<msub>" in html and ("&lt;" in html or "&#x0003C;" in html) and "arithmatex" not in html
     with pytest.raises(ValueError, match="nonsense"):
         generate.mathml(r"\nonsense x", "inline")
+
+
+def test_what_a_docstring_says_of_arguments_becomes_a_list():
+    pytest.importorskip("griffe")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        from docstrings import as_markdown
+    text = "Do it.\n\nArgs:\n    size, shape: of it,\n        in pixels.\n    other: too.\nnote: none.\n\nRaises it."
+    expected = (
+        "Do it.\n\n**Args**\n\n* `size, shape`: of it,\n  in pixels.\n* `other`: too.\n  note: none.\n\nRaises it."
+    )
+    assert as_markdown(text, {"size", "shape", "other"}) == expected
 
 
 def test_the_readmes_picture_is_what_the_library_makes(generate, tmp_path):
