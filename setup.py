@@ -8,10 +8,21 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "mask2former/version.py")
 EXTRAS = {
     "train": ["hotcoco>=1.3", "open_clip_torch>=2.30", "tensorboard>=2.14"],
     "eval": ["hotcoco>=1.3", "pycocotools>=2.0.8"],
+    "docs": ["latex2mathml>=3.77", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings-python>=2.0"],
+    "photos": ["pillow-heif>=0.21", "tifffile>=2024.8"],
     "peers": ["onnx>=1.16", "onnxscript>=0.3", "onnxruntime>=1.18", "openvino>=2024.6"],
 }
 EXTRAS["test"] = sorted(
-    {*EXTRAS["train"], *EXTRAS["eval"], "mypy>=1.14", "pytest>=8", "ruff>=0.9", "transformers>=5.0"}
+    {
+        *EXTRAS["train"],
+        *EXTRAS["eval"],
+        *EXTRAS["docs"],
+        *EXTRAS["photos"],
+        "mypy>=1.14",
+        "pytest>=8",
+        "ruff>=0.9",
+        "transformers>=5.9",
+    }
 )
 PACKAGES = [
     "mask2former",
@@ -44,14 +55,14 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",
-        "timm>=1.0.15",
+        "timm>=1.0.26",  # the first that never unpickles a file which a configuration may name
         "numpy>=1.26",
-        "scipy>=1.11",
+        "scipy>=1.11.1",
         "safetensors>=0.4.5",
         "msgspec>=0.19",
         "filelock>=3.13",
         "huggingface_hub>=0.27",
-        "pillow>=10.1",
+        "pillow>=12.3",  # before it, photos of some kinds corrupt memory while they are opened
         "tqdm>=4.66",
     ],
     extras_require=EXTRAS,

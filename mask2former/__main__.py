@@ -2,7 +2,9 @@
 
 import sys
 
-from mask2former.cli import main
-
 if __name__ == "__main__":
+    try:
+        from mask2former.cli import main
+    except KeyboardInterrupt:  # while the libraries are being read
+        sys.exit(130)
     sys.exit(main())

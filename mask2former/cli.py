@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
 
 from mask2former.allocator import keep_freed_memory
 from mask2former.commands.convert_data import convert_data, convert_data_options
@@ -18,7 +22,12 @@ from mask2former.commands.inspect import inspect, inspect_options
 from mask2former.commands.options import device_or_default
 from mask2former.commands.predict import predict, predict_options
 from mask2former.commands.train import train, train_options
+from mask2former.commands.verify import verify, verify_options
+from mask2former.errors import sentence
 from mask2former.version import __version__
+
+# What PyTorch says, in an exception of no kind of its own, when there is no more memory
+NO_MEMORY = r"out of (shared )?memory|can't allocate memory|not enough memory|ALLOC_FAILED|killed by signal"
 
 
 def main(arguments: Sequence[str] | None = None, family: str = "mask2former") -> int:
@@ -26,6 +35,27 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
 
     family: mask2former or oneformer, whichever program was called; it decides the defaults alone.
     """
+    try:
+        try:
+            return answer(parsed(parser_of(family), arguments))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # now, when its failing can still be said
+    except KeyboardInterrupt:
+        print(f"{family}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read our output has had enough of it
+        silence(sys.stdout)
+        return 141
+    except Exception as error:
+        if (said := what_to_mend(error)) is None:
+            raise  # a fault of ours: with the traceback
+        print(f"{family}: {said}", file=sys.stderr)
+        silence(sys.stdout, unless_it_works=True)
+        return 2
+
+
+def parser_of(family: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         family,
         description="Universal image segmentation: Mask2Former and OneFormer.",
@@ -37,22 +67,55 @@ def main(arguments: Sequence[str] | None = None, family: str = "mask2former") ->
         command = commands.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
         command.set_defaults(run=run, family=family, command=command)
         options_of(command)
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; a wrong one gets its command's usage and the nearest that there is."""
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.command.error(unknown_arguments(unknown, options.command))
+    return options
+
+
+def answer(options: argparse.Namespace) -> int:
+    """Do what the options say."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what a terminal has no letters for
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if hasattr(options, "device"):
+        if options.device:
+            check_device(options.device)
+        if device_or_default(options.device) == "cpu" and not getattr(options, "memory", None):
+            keep_freed_memory()
+    return options.run(options)
+
+
+def what_to_mend(error: Exception) -> str | None:
+    """A sentence on what the user can mend; None for what he cannot, which is a fault of the program."""
+    if isinstance(error, ValueError | OSError | ImportError | FloatingPointError):
+        return sentence(error)
+    text = str(error).partition("\n")[0]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or re.search(NO_MEMORY, text):
+        return (
+            f"out of memory ({text or 'of this process'}): take a smaller --size, --batch-size or model, another "
+            "--device, or for predict a ceiling with --memory"
+        )
+    return None
+
+
+def silence(stream: TextIO | None, unless_it_works: bool = False) -> None:
+    """Nobody reads what is still to come, and its failing must not be said again when the program ends."""
+    if stream is None:
+        return
     try:
-        if hasattr(options, "device"):
-            if options.device:
-                check_device(options.device)
-            if device_or_default(options.device) == "cpu" and not getattr(options, "memory", None):
-                keep_freed_memory()
-        return options.run(options)
-    except (ValueError, OSError, ImportError) as error:  # what the user can mend
-        print(f"{family}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{family}: interrupted", file=sys.stderr)
-        return 130
+        if unless_it_works:
+            stream.flush()
+            return
+    except OSError:
+        pass
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def unknown_arguments(unknown: Sequence[str], command: argparse.ArgumentParser) -> str:
@@ -128,4 +191,5 @@ COMMANDS = {
     "convert": (convert_options, convert),
     "models": (models_options, models),
     "env": (env_options, env),
+    "verify": (verify_options, verify),
 }

@@ -30,3 +30,11 @@ class DataError(ValueError):
 
     def __reduce__(self) -> tuple[type[DataError], tuple[Path, str, str]]:  # worker processes hand them over pickled
         return DataError, (self.file, self.problem, self.remedy)
+
+
+def sentence(error: BaseException) -> str:
+    """An exception in one line for people: an OSError without its number, with the file it is about."""
+    if isinstance(error, OSError) and error.strerror:
+        files = " → ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        return f"{files}: {error.strerror}" if files else error.strerror
+    return str(error) or type(error).__name__

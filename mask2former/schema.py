@@ -11,6 +11,8 @@ check 4.3 s and 6 ×, pydantic 5.5 s and 11 ×.
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,8 @@ import msgspec
 
 T = TypeVar("T")
 SHOWN = 60  # characters of a value in a message
+LARGEST_SETTINGS = 32 << 20  # bytes
+PART = 2**20  # bytes
 
 Flag = bool | Annotated[int, msgspec.Meta(ge=0, le=1)]  # "0", "false", 2 and null are none of these
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -32,15 +36,46 @@ def read_json(path: Path, kind: type[T], error: Callable[[str], Exception]) -> T
     error: makes the exception to raise from a sentence without the file's name: what is wrong, and where. Raises
     FileNotFoundError where there is no file. A byte order mark is admitted.
     """
+    return decode_json(_content(path, error), kind, error)
+
+
+def read_settings(path: Path, kind: type[T], error: Callable[[str], Exception]) -> T:
+    """The same for a small file that people write: refused where it is huge, or an object says a name twice."""
+    if path.is_file() and path.stat().st_size > LARGEST_SETTINGS:
+        raise error(f"{path.stat().st_size} bytes, and at most {LARGEST_SETTINGS} are read; is it the right file?")
+    text = _content(path, error)
+    values = decode_json(text, kind, error)
     try:
-        if not path.is_file():  # a named pipe would be waited for
+        json.loads(text, object_pairs_hook=_once)  # of two values msgspec would take the last
+    except (ValueError, RecursionError) as reason:
+        raise error(str(reason)) from None
+    return values
+
+
+def _content(path: Path, error: Callable[[str], Exception]) -> bytes:
+    try:
+        if not path.is_file():  # neither a pipe, which would block, nor a device
             raise FileNotFoundError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
         text = path.read_bytes()
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as reason:  # forbidden; a name too long, or with a null character
         raise error(f"cannot be read ({reason})") from None
-    return decode_json(text.removeprefix(b"\xef\xbb\xbf"), kind, error)
+    if not text.isascii():
+        try:  # msgspec does not look into what no declaration asks for; in parts, to hold no second copy
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            for start in range(0, len(text), PART):
+                decoder.decode(text[start : start + PART], start + PART >= len(text))
+        except UnicodeDecodeError as reason:
+            raise error(f"no UTF-8 text ({reason})") from None
+    return text.removeprefix(b"\xef\xbb\xbf")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        twice = next(name for k, name in enumerate(names) if name in names[:k])
+        raise ValueError(f"{short(twice)} is said more than once in one object; keep one of them")
 
 
 def decode_json(
@@ -79,8 +114,16 @@ def misfit(reason: str, content: object, place: str = "$") -> str:
         found = value_at(content, inner)
     except (LookupError, TypeError, ValueError, RecursionError):
         return f"{where}: {problem}" if inner or place != "$" else problem
-    text = bytes(found).decode("utf-8", "replace") if isinstance(found, msgspec.Raw) else repr(found)
-    return f"{where}: {problem}, found {text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}"
+    return f"{where}: {problem}, found {short(found)}"
+
+
+def short(value: object) -> str:
+    """A value in a message: its beginning, where it is long."""
+    try:
+        text = bytes(value).decode("utf-8", "replace") if isinstance(value, msgspec.Raw) else repr(value)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists nested thousands deep
+        return f"one of type {type(value).__name__} that cannot be shown ({error})"
+    return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
 def value_at(content: Any, place: str) -> object:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
+from mask2former.bounds import Byte, Count, Deviation, Finite, Id, Name, Share, Side, check_fields
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -23,32 +25,32 @@ TASKS = ("panoptic", "instance", "semantic")
 class ClassInfo:
     """One class of a dataset. Its position in the class list is the label id the network predicts."""
 
-    name: str
+    name: Name
     is_thing: bool = True  # things are counted one by one, stuff (sky, road) is one segment an image
-    color: tuple[int, int, int] = (0, 0, 0)  # RGB, 0..255, for overlays
-    dataset_id: int = 0  # the id the dataset's own annotation files use (COCO category id, Cityscapes label id)
+    color: tuple[Byte, Byte, Byte] = (0, 0, 0)  # RGB, 0..255, for overlays
+    dataset_id: Id = 0  # the id the dataset's own annotation files use (COCO category id, Cityscapes label id)
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How a model is tested: the sizes, thresholds and tasks its published scores belong to."""
 
-    dataset: str = "coco"
+    dataset: Name = "coco"
     tasks: tuple[str, ...] = TASKS  # what the model was trained to answer, its main task first
-    short_side: int = 800  # photos are resized to this shorter side…
-    long_side: int = 1333  # …unless the longer one would then exceed this
-    hub_size: tuple[int, int] | None = (384, 384)  # what the preset "hub" squashes a photo to; None: it does not squash
-    hub_sides: tuple[int, int] | None = None  # (short, long) of the preset "hub" where it keeps the photo's shape
-    object_mask_threshold: float = 0.8  # panoptic: a query must score above this
-    overlap_threshold: float = 0.8  # panoptic: the share of its own mask a segment must keep
-    instances_per_image: int = 100  # instance: how many (query, class) pairs are kept
-    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)  # RGB, 0..255
-    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    short_side: Side = 800  # photos are resized to this shorter side…
+    long_side: Side = 1333  # …unless the longer one would then exceed this
+    hub_size: tuple[Side, Side] | None = (384, 384)  # what the preset "hub" squashes a photo to; None: it does not
+    hub_sides: tuple[Side, Side] | None = None  # (short, long) of the preset "hub" where it keeps the photo's shape
+    object_mask_threshold: Share = 0.8  # panoptic: a query must score above this
+    overlap_threshold: Share = 0.8  # panoptic: the share of its own mask a segment must keep
+    instances_per_image: Count = 100  # instance: how many (query, class) pairs are kept
+    pixel_mean: tuple[Finite, Finite, Finite] = (123.675, 116.28, 103.53)  # RGB, 0..255
+    pixel_std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
 
     def __post_init__(self):
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks:
+        if not isinstance(self.tasks, tuple | list) or not self.tasks or any(task not in TASKS for task in self.tasks):
             raise ValueError(f"tasks={self.tasks!r}: expected one or more of {TASKS}")
+        check_fields(self)
         if not 0 < self.short_side <= self.long_side:
             raise ValueError(f"short_side={self.short_side}, long_side={self.long_side}: expected 0 < short <= long")
 

@@ -3,10 +3,12 @@
 import sys
 from collections.abc import Sequence
 
-from mask2former import cli
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        from mask2former import cli
+    except KeyboardInterrupt:  # while the libraries are being read
+        return 130
     return cli.main(arguments, family="oneformer")
 
 

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mask2former.kernels import route
 
@@ -22,3 +24,33 @@ def forms(request):
     """The test runs twice: with the forms of the operations that this machine takes, and with the textbook's."""
     with route.using(request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory):
+    """The folder of a small Mask2Former of seven classes."""
+    import weights
+    from tests.test_predictor import toy
+
+    folder = tmp_path_factory.mktemp("toy") / "model"
+    weights.save_model(toy().float(), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def named_photos(tmp_path):
+    """Three photos, two of which have one name."""
+    random = np.random.default_rng(0)
+    paths = [tmp_path / "photos" / name for name in ("a/1.png", "b/1.png", "c.png")]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
+    return [str(path) for path in paths]
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `online` run where they are asked for by name of the mark, and nowhere else."""
+    if "online" not in config.option.markexpr:
+        online = [item for item in items if item.get_closest_marker("online")]
+        config.hook.pytest_deselected(items=online)
+        items[:] = [item for item in items if item not in online]

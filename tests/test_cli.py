@@ -68,7 +68,7 @@ def test_a_broken_photo_does_not_stop_the_others(models, photos, tmp_path, capsy
     assert "3 photos in" in said.out
 
 
-def test_what_is_done_is_written_when_a_later_photo_fails(models, photos, tmp_path, monkeypatch):
+def test_what_is_done_is_written_when_a_later_photo_fails(models, photos, tmp_path, monkeypatch, capsys):
     whole, calls = Predictor._predict, []
 
     def exhausted(self, *arguments):
@@ -78,8 +78,10 @@ def test_what_is_done_is_written_when_a_later_photo_fails(models, photos, tmp_pa
         return whole(self, *arguments)
 
     monkeypatch.setattr(Predictor, "_predict", exhausted)
-    with pytest.raises(torch.OutOfMemoryError):
-        main(["predict", str(photos), "--model", str(models / "mask2former"), "--output", str(tmp_path / "out")])
+    assert (
+        main(["predict", str(photos), "--model", str(models / "mask2former"), "--output", str(tmp_path / "out")]) == 2
+    )
+    assert "out of memory (no memory left): take a smaller --size" in capsys.readouterr().err
     content = json.loads((tmp_path / "out" / "panoptic.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["a.panoptic.png", "b.panoptic.png"]
 
@@ -95,7 +97,8 @@ def test_all_tasks_and_formats(models, photos, tmp_path):
             "a.panoptic.jpg", "a.instance.jpg", "a.semantic.jpg", "a.panoptic.png", "a.semantic.png", "panoptic.json",
             "coco.json",
         }  # fmt: skip
-        assert program([*command, "--task", "instance", "--threshold", "0.999", "--format", "coco"]) == 0
+        again = [*command, "--task", "instance", "--threshold", "0.999", "--format", "coco"]
+        assert program(again) == 2 and program([*again, "--overwrite"]) == 0
         assert json.loads((output / "coco.json").read_text()) == []
     only = tmp_path / "only"
     assert main([*command[:-1], str(only), "--overlay"]) == 0
@@ -111,7 +114,7 @@ def test_what_cannot_be_done_is_said_in_one_line(models, photos, tmp_path, capsy
         (["predict", str(tmp_path / "empty"), *model], "holds no picture"),
         (["predict", str(tmp_path / "*.jpg"), *model], "matches nothing"),
         (["predict", "a.jpg", "--model", "mask2former_swin_tny_coco_panoptic"], "mask2former_swin_tiny_coco_panoptic"),
-        (["predict", "a.jpg", *model, "--batch-size", "0"], "batch_size=0"),
+        (["predict", "a.jpg", *model, "--batch-size", "0"], "--batch-size 0: expected 1 or more"),
         (["predict", "a.jpg", *model, "--memory", "1MB"], "memory=1000000: expected at least"),
         (["predict", "a.jpg", *model, "--device", "foo"], "--device foo: expected one of cpu"),
         (["predict", "a.jpg", *model, "--device", "cuda:99"], "--device cuda:99: expected one of cpu"),

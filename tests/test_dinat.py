@@ -22,18 +22,22 @@ def relative_error(actual, expected):
     return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
-@needs_shared
-@pytest.mark.parametrize("case", MODULE_CASES)
-def test_module_against_the_original(case, forms):
-    """All three maps are smaller than kernel × dilation, at least one way."""
+def compared_with_original(case):
+    """(ours, theirs) of a module with all its parts, float64."""
     stored = np.load(SHARED / "reference/units/neighborhood_attention.npz")
     prefix = f"{case}_param_"
     weights = {name.removeprefix(prefix): torch.from_numpy(stored[name]) for name in stored if name.startswith(prefix)}
     weights["relative_position_bias"] = weights.pop("rpb")
     module = NeighborhoodAttention(8, 2, *MODULE_CASES[case]).double()
     module.load_state_dict(weights)
-    expected = torch.from_numpy(stored[f"{case}_y"])
-    assert relative_error(module(torch.from_numpy(stored[f"{case}_x"])), expected) <= 1e-9
+    return module(torch.from_numpy(stored[f"{case}_x"])), torch.from_numpy(stored[f"{case}_y"])
+
+
+@needs_shared
+@pytest.mark.parametrize("case", MODULE_CASES)
+def test_module_against_the_original(case, forms):
+    """All three maps are smaller than kernel × dilation, at least one way."""
+    assert relative_error(*compared_with_original(case)) <= 1e-9
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (97, 131)])

@@ -1,6 +1,7 @@
 """What is written can be read by the official readers, and says the same as what it was made from."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mask2former.data.classes import dataset_classes
-from mask2former.inference.formats import ResultWriter
+from mask2former.inference.result_writer import ResultWriter
 from mask2former.inference.segmentation import Segmentation
 from mask2former.structures import ClassInfo
 from tests.conftest import SHARED, needs_shared
@@ -106,16 +107,17 @@ def test_coco_results_with_either_encoder(library, monkeypatch):
 
 def test_photos_whose_names_are_one_number_keep_two_ids(tmp_path):
     pytest.importorskip("hotcoco")
-    writer = ResultWriter(tmp_path, ("coco", "panoptic"), overlay=False)
-    for name in ("1", "01", "1", "001"):
-        result = overlapping()
-        result.name = name
-        writer.add(result)
-    writer.close()
+    with ResultWriter(tmp_path, ("coco", "panoptic"), overlay=False) as writer:
+        for name in ("1", "01", "1", "001"):
+            result = overlapping()
+            result.name = name
+            writer.add(result)
+        writer.close()
     content = json.loads((tmp_path / "panoptic.json").read_text())
-    assert [image["id"] for image in content["images"]] == [1, "01", 1, "001"]
-    assert [a["image_id"] for a in content["annotations"]] == [1, "01", 1, "001"]
-    assert [e["image_id"] for e in json.loads((tmp_path / "coco.json").read_text())][::3] == [1, "01", 1, "001"]
+    ids = [1, "01", "1_2", "001"]  # the third is another photo of the first one's name
+    assert [image["id"] for image in content["images"]] == ids
+    assert [a["image_id"] for a in content["annotations"]] == ids
+    assert [e["image_id"] for e in json.loads((tmp_path / "coco.json").read_text())][::3] == ids
 
 
 def test_categories_may_be_positions_among_the_things():
@@ -162,9 +164,9 @@ def test_saving_writes_whole_files_under_their_names(tmp_path):
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     regions().save(tmp_path, overlay=False)
     before = (tmp_path / "a b.panoptic.png").read_bytes()
-    monkeypatch.setattr(Image.Image, "save", lambda self, path, **_: Path(path).write_bytes(b"half") and 1 / 0)
+    monkeypatch.setattr(os, "fsync", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        regions().save(tmp_path, overlay=False)
+        regions().save(tmp_path, overlay=False, overwrite=True)
     assert (tmp_path / "a b.panoptic.png").read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -203,7 +205,7 @@ def truth(name):
 @pytest.mark.parametrize("name", DATASETS)
 def test_ground_truth_there_and_back_has_a_panoptic_quality_of_100(name, tmp_path):
     hotcoco = pytest.importorskip("hotcoco.panoptic")
-    writer = ResultWriter(tmp_path, formats=["panoptic"], overlay=False)
+    writer = ResultWriter(tmp_path, formats=["panoptic"], overlay=False).__enter__()
     for result, annotation in truth(name):
         infos = {s["id"]: s for s in annotation["segments_info"]}
         crowds = {number for number, s in infos.items() if s["iscrowd"]}
@@ -225,7 +227,7 @@ def test_ground_truth_there_and_back_has_a_panoptic_quality_of_100(name, tmp_pat
 def test_pycocotools_loads_the_results_of_real_photos(tmp_path):
     reader = pytest.importorskip("pycocotools.coco")
     evaluation = pytest.importorskip("pycocotools.cocoeval")
-    writer = ResultWriter(tmp_path, formats=["coco"], overlay=False)
+    writer = ResultWriter(tmp_path, formats=["coco"], overlay=False).__enter__()
     images, annotations = [], []
     for result, _ in truth("panopticapi_sample"):
         writer.add(result)

@@ -95,10 +95,14 @@ def test_mixed_precision(forms):
     assert relative_error(out.float(), neighborhood_attention(q, k, v, bias, 3, 2)) < 0.05
 
 
+def compared_with_original(case):
+    """(ours, theirs), float64."""
+    stored = np.load(SHARED / "reference/units/neighborhood_attention.npz")
+    inputs = [torch.from_numpy(stored[f"{case}_{name}"]) for name in ("q", "k", "v", "rpb")]
+    return neighborhood_attention(*inputs, *FUNCTION_CASES[case]), torch.from_numpy(stored[f"{case}_out"])
+
+
 @needs_shared
 @pytest.mark.parametrize("case", FUNCTION_CASES)
 def test_attention_against_the_original(case, forms):
-    stored = np.load(SHARED / "reference/units/neighborhood_attention.npz")
-    inputs = [torch.from_numpy(stored[f"{case}_{name}"]) for name in ("q", "k", "v", "rpb")]
-    expected = torch.from_numpy(stored[f"{case}_out"])
-    assert relative_error(neighborhood_attention(*inputs, *FUNCTION_CASES[case]), expected) <= 1e-9
+    assert relative_error(*compared_with_original(case)) <= 1e-9

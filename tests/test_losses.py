@@ -1,6 +1,7 @@
 """The criterion against the authors' code, against transformers, and where training usually breaks."""
 
 import warnings
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -57,22 +58,36 @@ def outputs_of(logits, masks):
     return final
 
 
-@needs_shared
-@pytest.mark.parametrize("case", CASES)
-def test_losses_matches_and_gradients_equal_the_authors(case):
+def compared_with_authors(case):
+    """(name, ours, theirs) of every term and of their weighted sum, and the same of the gradients of all logits."""
     reference = Reference("losses_m2f", case)
     terms, total = Criterion(7, num_points=96)(reference.outputs, reference.targets, points=reference.points)
+    assert len(terms) == 9
+    values = [("total", total, reference.arrays["total_weighted"])]
     for name, value in reference.arrays.items():
         if name.startswith("loss/"):
             kind, *layer = name.removeprefix("loss/loss_").split("_")
-            ours = "_".join(["class" if kind == "ce" else kind, *layer])
-            torch.testing.assert_close(terms[ours], value, rtol=2e-6, atol=1e-7)
-    assert len(terms) == 9
-    torch.testing.assert_close(total, reference.arrays["total_weighted"], rtol=2e-6, atol=0)
+            name = "_".join(["class" if kind == "ce" else kind, *layer])
+            values.append((name, terms[name], value))
     total.backward()
+    gradients = []
     for prefix, logits, masks in zip(reference.prefixes, reference.logits, reference.masks, strict=True):
-        torch.testing.assert_close(logits.grad, reference.arrays[f"grad_{prefix}pred_logits"], rtol=1e-4, atol=1e-7)
-        torch.testing.assert_close(masks.grad, reference.arrays[f"grad_{prefix}pred_masks"], rtol=1e-4, atol=1e-7)
+        gradients += [
+            (f"{prefix}{kind}", leaf.grad, reference.arrays[f"grad_{prefix}{kind}"])
+            for kind, leaf in (("pred_logits", logits), ("pred_masks", masks))
+        ]
+    return values, gradients
+
+
+@needs_shared
+@pytest.mark.parametrize("case", CASES)
+def test_losses_matches_and_gradients_equal_the_authors(case):
+    values, gradients = compared_with_authors(case)
+    assert len(values) == 10 and len(gradients) == 6
+    for name, ours, theirs in values:
+        torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=0 if name == "total" else 1e-7)
+    for _, ours, theirs in gradients:
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
 
 
 @needs_shared
@@ -123,8 +138,8 @@ def random_targets(*counts, K=5, size=(48, 64)):
             for n in counts]  # fmt: skip
 
 
-@pytest.mark.parametrize("counts", [(3, 5), (9, 0), (0, 0)])
-def test_losses_and_gradients_equal_transformers_in_float64(counts, monkeypatch):
+def compared_with_transformers(counts):
+    """(name, ours, theirs) of every term, and the same of the gradients of all leaves; float64, the same points."""
     transformers = pytest.importorskip("transformers")
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
@@ -152,8 +167,7 @@ def test_losses_and_gradients_equal_transformers_in_float64(counts, monkeypatch)
     )
     loss = Mask2FormerLoss(config, {"loss_cross_entropy": 2.0, "loss_mask": 5.0, "loss_dice": 5.0}).double()
     full = [p.mask_logits for p in predictions]
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "rand", scripted)
+    with mock.patch.object(torch, "rand", scripted):
         theirs = loss(
             full[-1],
             outputs.class_logits,
@@ -178,10 +192,18 @@ def test_losses_and_gradients_equal_transformers_in_float64(counts, monkeypatch)
     ]
     terms, total = Criterion(5, num_points=P)(outputs, targets, points=points)
     assert len(terms) == len(theirs) == 9
-    for name, value in theirs.items():
-        ours = terms[name.removeprefix("loss_").replace("cross_entropy", "class")]
-        torch.testing.assert_close(ours, value, rtol=1e-9, atol=0)
-    for ours, theirs in zip(torch.autograd.grad(total, leaves(outputs)), expected, strict=True):
+    names = {name: name.removeprefix("loss_").replace("cross_entropy", "class") for name in theirs}
+    values = [(ours, terms[ours], theirs[name]) for name, ours in names.items()]
+    found = torch.autograd.grad(total, leaves(outputs))
+    return values, [(f"leaf {i}", *pair) for i, pair in enumerate(zip(found, expected, strict=True))]
+
+
+@pytest.mark.parametrize("counts", [(3, 5), (9, 0), (0, 0)])
+def test_losses_and_gradients_equal_transformers_in_float64(counts):
+    values, gradients = compared_with_transformers(counts)
+    for _, ours, theirs in values:
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=0)
+    for _, ours, theirs in gradients:
         assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
 
 
@@ -290,7 +312,7 @@ def test_what_does_not_belong_together_is_refused():
     outputs.auxiliary[0].mask_features = outputs.mask_features.clone()
     with pytest.raises(ValueError, match="mask features of their own"):
         criterion(outputs, random_targets(1, 1))
-    with pytest.raises(ValueError, match="share from 0 to 1"):
+    with pytest.raises(ValueError, match="importance_sample_ratio=1.5: expected a number from 0 to 1"):
         Criterion(5, importance_sample_ratio=1.5)
 
 

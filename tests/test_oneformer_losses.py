@@ -1,5 +1,7 @@
 """OneFormer's criterion and targets against the authors' code, transformers, and across processes."""
 
+from unittest import mock
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -13,9 +15,8 @@ from tests.conftest import needs_shared
 from tests.test_losses import CASES, Reference, random_outputs, random_targets
 
 
-@needs_shared
-@pytest.mark.parametrize("case", CASES)
-def test_losses_and_gradients_equal_the_authors(case):
+def compared_with_authors(case):
+    """(name, ours, theirs) of every term and of their weighted sum, and the same of some gradients."""
     reference = Reference("losses_oneformer", case)
     arrays = reference.arrays
     reference.outputs.contrastive_logits = arrays["contrastive_logits"].requires_grad_()
@@ -24,35 +25,51 @@ def test_losses_and_gradients_equal_the_authors(case):
     torch.testing.assert_close(criterion.logit_scale.detach(), arrays["logit_scale"])
     terms, total = criterion(reference.outputs, reference.targets, points=reference.points)
     assert len(terms) == 10
+    values = [("total", total, arrays["total_weighted"])]
     for name, value in arrays.items():
         if name.startswith("loss/"):
             kind, *layer = name.removeprefix("loss/loss_").split("_")
             term = "_".join(["class" if kind == "ce" else kind, *layer])
-            torch.testing.assert_close(terms[term], value, rtol=2e-6, atol=1e-7)
-    torch.testing.assert_close(total, arrays["total_weighted"], rtol=2e-6, atol=0)
+            values.append((term, terms[term], value))
     total.backward()
-    torch.testing.assert_close(criterion.logit_scale.grad, arrays["grad_logit_scale"], rtol=1e-5, atol=1e-7)
-    for name, leaf in (
-        ("contrastive_logits", reference.outputs.contrastive_logits),
-        ("texts", reference.outputs.text_features),
-        ("aux_1_pred_masks", reference.masks[1]),
-        ("pred_logits", reference.logits[2]),
-    ):
-        torch.testing.assert_close(leaf.grad, arrays[f"grad_{name}"], rtol=1e-4, atol=1e-7)
+    found = {
+        "logit_scale": criterion.logit_scale,
+        "contrastive_logits": reference.outputs.contrastive_logits,
+        "texts": reference.outputs.text_features,
+        "aux_1_pred_masks": reference.masks[1],
+        "pred_logits": reference.logits[2],
+    }
+    return values, [(name, leaf.grad, arrays[f"grad_{name}"]) for name, leaf in found.items()]
 
 
-def test_contrastive_loss_and_gradients_equal_transformers_in_float64(monkeypatch):
+@needs_shared
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradients_equal_the_authors(case):
+    values, gradients = compared_with_authors(case)
+    assert len(values) == 11
+    for name, ours, theirs in values:
+        torch.testing.assert_close(ours, theirs, rtol=2e-6, atol=0 if name == "total" else 1e-7)
+    for name, ours, theirs in gradients:
+        torch.testing.assert_close(ours, theirs, rtol=1e-5 if name == "logit_scale" else 1e-4, atol=1e-7)
+
+
+def contrast_with_transformers():
+    """(ours, theirs) of the loss, and the same of its gradients for queries, texts and temperature; float64."""
     modeling = pytest.importorskip("transformers.models.oneformer.modeling_oneformer")
     theirs = modeling.OneFormerLoss(5, None, {}, 0.1, 8, 3.0, 0.75, contrastive_temperature=0.07).double()
     queries, texts = (torch.randn(4, 6, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
     scale = theirs.logit_scale
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.Tensor, "float", torch.Tensor.double)  # it casts the queries to float32
+    with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):  # it casts the queries to float32
         expected = theirs.loss_contrastive(queries, texts)["loss_contrastive"]
     ours = contrastive_loss(queries, texts, scale)
-    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=0)
-    expected = torch.autograd.grad(expected, (queries, texts, scale))
-    for mine, reference in zip(torch.autograd.grad(ours, (queries, texts, scale)), expected, strict=True):
+    found, wanted = (torch.autograd.grad(loss, (queries, texts, scale)) for loss in (ours, expected))
+    return (ours, expected), list(zip(found, wanted, strict=True))
+
+
+def test_contrastive_loss_and_gradients_equal_transformers_in_float64():
+    (ours, theirs), gradients = contrast_with_transformers()
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    for mine, reference in gradients:
         assert (mine - reference).abs().max() <= 1e-9 * reference.abs().max()
 
 

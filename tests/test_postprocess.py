@@ -1,6 +1,7 @@
 """Post-processing against the plain way of doing it, and against the original code's stored results."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -231,10 +232,22 @@ def test_score_threshold_drops_only_what_scores_less():
     sizes = SIZES["enlarged"]
     outputs = predictions("regions", sizes.padded)
     masks, segments = postprocess.instance(outputs, sizes, CLASSES, 60)
-    cut = segments[len(segments) // 2].score
-    fewer_masks, fewer = postprocess.instance(outputs, sizes, CLASSES, 60, score_threshold=cut)
-    assert fewer == [s for s in segments if s.score >= cut] and 0 < len(fewer) < len(segments)
+    above, below = (s.score for s in segments[len(segments) // 2 :][:2])
+    fewer_masks, fewer = postprocess.instance(outputs, sizes, CLASSES, 60, score_threshold=(above + below) / 2)
+    expected = [s for s in segments if s.score >= above]
+    # fewer masks may be added up in another order
+    assert [s.score for s in fewer] == pytest.approx([s.score for s in expected], rel=1e-12, abs=0)
+    assert [replace(s, score=1) for s in fewer] == [replace(s, score=1) for s in expected]
+    assert above > below and 0 < len(fewer) < len(segments)
     assert np.array_equal(fewer_masks.dense(), masks.dense()[: len(fewer)])
+
+
+def test_what_scores_as_much_as_the_threshold_stays():
+    outputs = Outputs(torch.zeros(1, 1, len(CLASSES) + 1), torch.ones(1, 1, 1), torch.full((1, 1, 8, 8), 5.0))
+    sizes = PhotoSizes((50, 40), (32, 32), (32, 32))
+    (segment,) = postprocess.instance(outputs, sizes, CLASSES, 1)[1]
+    assert postprocess.instance(outputs, sizes, CLASSES, 1, score_threshold=segment.score)[1] == [segment]
+    assert not postprocess.instance(outputs, sizes, CLASSES, 1, score_threshold=segment.score * 1.001)[1]
 
 
 def test_half_precision_is_raised_to_float32():

@@ -110,7 +110,9 @@ def test_classes_that_were_renamed_since(tmp_path):
     values["id2label"]["0"] = "cat"
     values["mask2former"]["protocol"] = {"short_side": -1}
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(ValueError, match="config.json: its entry 'mask2former' cannot be read: short_side=-1"):
+    with pytest.raises(
+        ValueError, match="config.json: its entry 'mask2former' cannot be read: .*short_side: Expected .*-1"
+    ):
         Mask2Former.from_pretrained(tmp_path)
     for broken in ("x", {"classes": 5}, {"classes": ["x", 1, None]}):
         values["mask2former"] = broken
@@ -156,7 +158,7 @@ def test_what_is_wrong_is_said_as_by_create_model(tmp_path):
         Mask2Former.from_pretrained(tmp_path / "model", dropuot=0.1)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json is no JSON"):
+    with pytest.raises(ValueError, match="config.json: no valid JSON"):
         Mask2Former.from_pretrained(tmp_path / "broken")
 
 

@@ -114,8 +114,16 @@ def test_a_stream_closed_early_leaves_no_thread():
     assert not side_threads() and next(stream, None) is None
 
 
+@pytest.fixture
+def control_c():
+    """It is heard, also where a shell has started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("where", ["network", "post-processing"])
-def test_control_c_ends_a_stream_at_once(where, monkeypatch):
+def test_control_c_ends_a_stream_at_once(where, monkeypatch, control_c):
     """Wherever it strikes, it is the calling thread that hears of it: in the network, or waiting for the other."""
 
     def strike(number):

@@ -231,11 +231,11 @@ def test_a_broken_picture_stops_training_with_the_reason(tmp_path):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="precision 'int8': expected one of"):
+    with pytest.raises(ValueError, match="precision='int8': expected one of"):
         Settings(precision="int8")
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="steps=0: expected 1 or more"):
         Settings(steps=0)
-    with pytest.raises(ValueError, match="schedule 'cosine'"):
+    with pytest.raises(ValueError, match="schedule='cosine': expected one of"):
         Settings(schedule="cosine")
 
 

@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -86,6 +87,16 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def go_offline(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    forget_sessions()
+
+
+def forget_sessions():
+    """Before huggingface_hub 1.0 a session that is open does not notice that the machine has gone offline."""
+    getattr(huggingface_hub.utils, "reset_sessions", lambda: None)()
+
+
 @pytest.fixture
 def server(monkeypatch, tmp_path):
     server = Server()
@@ -95,11 +106,15 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setattr(constants + "ENDPOINT", server.address)
     template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants + "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # before huggingface_hub 1.0 a copy of it is what counts
+    monkeypatch.setattr("huggingface_hub.file_download.HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     monkeypatch.setattr(constants + "HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(constants + "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     monkeypatch.setattr(constants + "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    forget_sessions()
     yield server
+    forget_sessions()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -129,7 +144,7 @@ def test_hub_download_and_cache(server, model, tmp_path, monkeypatch):
     assert same(weights.create_model(REPOSITORY), model)
     assert hub_folder(REPOSITORY).name == COMMIT
     assert sum(r.startswith(f"GET /{REPOSITORY}/") for r in server.requests) == 3  # config, preprocessor, weights, once
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    go_offline(monkeypatch)
     server.requests.clear()
     assert same(weights.create_model(REPOSITORY), model)
     assert not server.requests
@@ -210,7 +225,7 @@ def row(server, model, tmp_path, monkeypatch):
 def test_original_download_and_cache(server, model, row, monkeypatch):
     assert same(weights.create_model("toy_on_a_server"), model)
     assert len(server.requests) == 1
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    go_offline(monkeypatch)
     assert same(weights.create_model("toy_on_a_server"), model)
     assert len(server.requests) == 1
     assert not list(originals_folder().rglob("*.part"))

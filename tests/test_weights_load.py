@@ -57,7 +57,7 @@ def test_save_and_load(tmp_path):
 def test_a_failed_writing_leaves_the_old_files(tmp_path, monkeypatch):
     model = toy()
     weights.save_model(model, tmp_path / "model")
-    monkeypatch.setattr("weights.checkpoint._write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("weights.model_folder.as_json", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         weights.save_model(toy(), tmp_path / "model")
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["config.json", "model", "model.safetensors"]
@@ -78,7 +78,7 @@ def test_nothing_is_written_in_the_parent_folder(tmp_path):
 
 def test_a_failed_writing_leaves_nothing_new(tmp_path, monkeypatch):
     weights.save_model(toy(), tmp_path / "model")
-    monkeypatch.setattr("weights.checkpoint._write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("weights.model_folder.as_json", lambda *_, **__: 1 / 0)
     monkeypatch.setattr("weights.checkpoint.write_pickle", lambda path, *_: path.write_bytes(b"half") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
         weights.convert(tmp_path / "model", tmp_path / "new")
@@ -246,12 +246,12 @@ def test_truncated_safetensors(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "is no JSON"),
-        ("[1]", "expected a JSON object"),
+        ("", "no valid JSON"),
+        ("[1]", "Expected `object`, got `array`"),
         ("{}", "neither this library's .* nor Hugging Face's"),
         ('{"family": "maskformer"}', "family is 'maskformer'"),
         ('{"family": "mask2former", "num_querys": 3}', "unknown entries .*num_querys"),
-        ('{"family": "mask2former", "num_queries": 0}', "num_queries=0"),
+        ('{"family": "mask2former", "num_queries": 0}', r"\$.num_queries: Expected `int` >= 1, found 0"),
     ],
 )
 def test_wrong_config(folder, content, message):

@@ -9,7 +9,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from weights.checkpoint import read_safetensors, read_torch
+from mask2former.errors import CheckpointError
+from weights.finite import check_finite
+from weights.tensor_files import read_safetensors, read_torch_state
+from weights.translate import tensor_kind
 
 COUNTER = "num_batches_tracked"  # of a batch norm: its momentum is fixed, so that nothing reads it
 
@@ -20,26 +23,27 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
     path: a .safetensors, or a .pth or .pt without code. Its entries are found by timm's names or, where a .pth has none
         of them, one to one by order: other implementations of a network list the same parts in the same order.
 
-    Raises ValueError where entries are unknown, missing or misshapen, and where the backbone is not one of timm's.
+    Raises CheckpointError where entries are unknown, missing, misshapen, no floats or not finite, and ValueError where
+    the backbone is not one of timm's.
     """
     config = model.config
     if not hasattr(model.backbone, "body"):
         raise ValueError(f"backbone {config.backbone!r} is not one of timm's, so that no timm weights fit it")
     with torch.device("meta"):
         names = without_counters(timm.create_model(config.backbone, **config.backbone_options).state_dict())
-    read = read_safetensors if Path(path).suffix == ".safetensors" else read_torch
+    read = read_safetensors if Path(path).suffix == ".safetensors" else read_torch_state
     found = without_counters(read(Path(path)))
     if not names.keys() & found.keys():
         found = renamed_by_order(names, found, path, config.backbone)
     unknown = sorted(found.keys() - names.keys())
     if unknown:
-        raise ValueError(f"{path}: {len(unknown)} entries are none of {config.backbone}'s: {listed(unknown)}")
+        raise CheckpointError(f"{path}: {len(unknown)} entries are none of {config.backbone}'s: {listed(unknown)}")
     # Among the maps' names some dots have become underscores
     found = {flat(name): tensor for name, tensor in found.items()}
     wanted = model.backbone.body.state_dict()
     missing = [name for name in without_counters(wanted) if flat(name) not in found]
     if missing:
-        raise ValueError(f"{path} lacks {len(missing)} entries of {config.backbone}: {listed(missing)}")
+        raise CheckpointError(f"{path} lacks {len(missing)} entries of {config.backbone}: {listed(missing)}")
     state = {name: found.get(flat(name), tensor) for name, tensor in wanted.items()}
     misshapen = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
@@ -47,7 +51,11 @@ def load_backbone(model: nn.Module, path: str | Path) -> None:
         if state[name].shape != tensor.shape
     ]
     if misshapen:
-        raise ValueError(f"{path} does not fit {config.backbone}: {listed(misshapen)}")
+        raise CheckpointError(f"{path} does not fit {config.backbone}: {listed(misshapen)}")
+    kinds = [f"{name} {t.dtype}" for name, t in state.items() if tensor_kind(t) != tensor_kind(wanted[name])]
+    if kinds:
+        raise CheckpointError(f"{path}: entries of another type than {config.backbone}'s: {listed(kinds)}")
+    check_finite(str(path), {name: tensor for name, tensor in state.items() if flat(name) in found})
     model.backbone.body.load_state_dict(state)
 
 
@@ -60,12 +68,12 @@ def renamed_by_order(
     """
     problem = f"{path} has none of timm's names for {backbone} (the first are {listed(list(names))})"
     if Path(path).suffix == ".safetensors":
-        raise ValueError(f"{problem}, and a .safetensors keeps no order to go by: rename its entries")
+        raise CheckpointError(f"{problem}, and a .safetensors keeps no order to go by: rename its entries")
     if len(names) != len(found):
-        raise ValueError(f"{problem}, and {len(found)} entries instead of its {len(names)}")
+        raise CheckpointError(f"{problem}, and {len(found)} entries instead of its {len(names)}")
     for (name, expected), (theirs, tensor) in zip(names.items(), found.items(), strict=True):
         if tensor.shape != expected.shape or kind(theirs) != kind(name):
-            raise ValueError(
+            raise CheckpointError(
                 f"{problem}, and by order {theirs} {tuple(tensor.shape)} stands where {name} {tuple(expected.shape)} "
                 "is expected"
             )

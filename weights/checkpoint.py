@@ -7,31 +7,35 @@ original  a file: Detectron2's `.pkl`, or a `.pth`
 
 from __future__ import annotations
 
-import json
-import os
-import pickle
-import shutil
-import tempfile
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mask2former.errors import CheckpointError
 from mask2former.modeling.config import Mask2FormerConfig
 from mask2former.modeling.model import Mask2Former
+from mask2former.schema import read_settings, short
+from mask2former.unfinished import clear_unfinished
+from mask2former.writing import save_torch, written
 from oneformer.config import OneFormerConfig
 from oneformer.model import OneFormer
+from weights.backbone_options import check_backbone
+from weights.finite import check_finite
 from weights.hub_config import config_from_hub, config_to_hub, own_entry, preprocessor_to_hub
+from weights.hub_schema import HubProcessor
 from weights.infer import infer_config
 from weights.keys_huggingface import TOKENIZER_FILES
 from weights.keys_original import VERSIONS
-from weights.pickle_reader import read_pickle, write_pickle
+from weights.model_folder import CONFIG, WEIGHTS, size_of, write_folder
+from weights.pairing import ENTRY, require_pair
+from weights.pickle_reader import read_pickle, regular_file, write_pickle
+from weights.tensor_files import read_safetensors, read_torch_state, read_weights, safetensors_files, safetensors_shapes
 from weights.translate import (
     CRITERION,
     TEXT_BRANCH,
@@ -45,9 +49,7 @@ from weights.translate import (
 CONFIGS: dict[str, type[Mask2FormerConfig]] = {"mask2former": Mask2FormerConfig, "oneformer": OneFormerConfig}
 NETWORKS: dict[str, type[Mask2Former] | type[OneFormer]] = {"mask2former": Mask2Former, "oneformer": OneFormer}
 ORIGINAL_SUFFIXES = (".pkl", ".pth", ".pt")
-# which reading and running a model here does without, and OneFormer's processor elsewhere does not
-# weights in other forms: who finds them beside a new model.safetensors might read them instead
-OTHER_WEIGHTS = ("model.safetensors.index.json", "model-*-of-*.safetensors", "pytorch_model*.bin*")
+MOST_LAYERS, MOST_NUMBERS = 1000, 10**10  # of a configuration without weights to compare with
 
 
 @dataclass
@@ -68,21 +70,34 @@ def build_model(config: Mask2FormerConfig, pretrained_backbone: bool = False) ->
 def read_checkpoint(path: Path | str, dilations: Sequence[Sequence[int]] | None = None) -> Checkpoint:
     """Read a folder or file of any of the three layouts, whatever text branch it has included.
 
-    dilations: of DiNAT, for an original file; see `infer_config`. Raises FileNotFoundError, ValueError for what cannot
-    be read, and CheckpointError with the list of all entries that are unknown, missing or misshapen.
+    dilations: of DiNAT, for an original file; see `infer_config`. Raises FileNotFoundError, and CheckpointError for
+    what cannot be read, for numbers that are not finite, and with the list of all entries that are unknown, missing,
+    misshapen or of another type.
     """
     path, layout = Path(path), layout_of(path)
     if layout == "original":
-        return _read_original(path, dilations)
+        checkpoint = _read_original(path, dilations)
+        check_finite(str(path), checkpoint.state)
+        return checkpoint
     values = _read_json(path / "config.json")
     checkpoint = _read_native(path, values) if layout == "native" else _read_hub(path, values)
-    return replace(checkpoint, tokenizer=tuple(path / name for name in TOKENIZER_FILES if (path / name).is_file()))
+    check_finite(str(path), checkpoint.state)
+    return replace(checkpoint, tokenizer=_tokenizer(path))
 
 
 def read_config(path: Path | str, dilations: Sequence[Sequence[int]] | None = None) -> Mask2FormerConfig:
-    """The configuration alone; of a native folder without touching its weights."""
+    """The configuration alone; of a native folder without reading more of its weights, if there, than the header."""
+    path = Path(path)
     if layout_of(path) == "native":
-        return _native_config(Path(path), _read_json(Path(path) / "config.json"))
+        config = _native_config(path, _read_json(path / "config.json"))
+        weights = path / "model.safetensors"
+        shapes = safetensors_shapes(weights) if weights.is_file() else None
+        skeleton = _skeleton(config, shapes, path / "config.json").state_dict()
+        if shapes is not None:
+            check_entries(str(path), shapes, skeleton, optional=_of_the_criterion)
+        elif (count := sum(tensor.numel() for tensor in skeleton.values())) > MOST_NUMBERS:
+            raise CheckpointError(f"{path / 'config.json'} describes a network of {count} weights; is that meant?")
+        return config
     return read_checkpoint(path, dilations).config
 
 
@@ -93,7 +108,7 @@ def says_everything(path: Path | str) -> bool:
 
 
 def layout_of(path: Path | str) -> Literal["native", "hub", "original"]:
-    """Which layout a folder or file has. Raises FileNotFoundError, and ValueError if it has none of the three."""
+    """Which layout a folder or file has. Raises FileNotFoundError, and CheckpointError if it has none of the three."""
     path = Path(path)
     if path.is_dir():
         values = _read_json(path / "config.json")
@@ -101,39 +116,35 @@ def layout_of(path: Path | str) -> Literal["native", "hub", "original"]:
             return "native"
         if "model_type" in values:
             return "hub"
-        raise ValueError(
+        raise CheckpointError(
             f"{path / 'config.json'} is neither this library's (no 'family') nor Hugging Face's (no 'model_type')"
         )
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist")
+    regular_file(path)
     if path.suffix not in ORIGINAL_SUFFIXES:
-        raise ValueError(f"{path}: expected a folder, or an original file ending in {', '.join(ORIGINAL_SUFFIXES)}")
+        raise CheckpointError(
+            f"{path}: expected a folder, or an original file ending in {', '.join(ORIGINAL_SUFFIXES)}"
+        )
     return "original"
 
 
 def write_native(checkpoint: Checkpoint, folder: Path | str) -> None:
-    """Write our own layout into a folder, made if need be."""
+    """Write our own layout into a folder, made if need be.
+
+    Raises FileExistsError while another process writes into it, OSError where the disk will not take it; what was there
+    then stays.
+    """
     config = checkpoint.config
     if config.family == "oneformer":
         config = replace(config, text_branch=has_text_branch(checkpoint.state))
 
-    def write(temporary: Path) -> None:
-        _write_safetensors(checkpoint.state, temporary)
-        _write_json(config.to_dict(), temporary / "config.json")
-
-    _write_folder(Path(folder), write, checkpoint.tokenizer)
+    write_folder(Path(folder), checkpoint.state, config.to_dict(), {}, checkpoint.tokenizer)
 
 
 def write_hub(checkpoint: Checkpoint, folder: Path | str) -> None:
     """Write a folder that transformers loads with nothing missing and nothing left over."""
     config, (theirs, values) = checkpoint.config, in_hub_layout(checkpoint)
-
-    def write(temporary: Path) -> None:
-        _write_safetensors(theirs, temporary)
-        _write_json(values, temporary / "config.json")
-        _write_json(preprocessor_to_hub(config), temporary / "preprocessor_config.json")
-
-    _write_folder(Path(folder), write, checkpoint.tokenizer)
+    others = {"preprocessor_config.json": preprocessor_to_hub(config)}
+    write_folder(Path(folder), theirs, values, others, checkpoint.tokenizer)
 
 
 def in_hub_layout(checkpoint: Checkpoint) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -153,17 +164,14 @@ def write_original(checkpoint: Checkpoint, path: Path | str) -> None:
     theirs = layout.from_native(checkpoint.state)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.suffix == ".pkl":
+    clear_unfinished(path.parent)  # that of processes which no longer run; others may be at work there
+    if path.suffix == ".pkl":
+        with written(path, size_of(theirs)) as temporary:
             write_pickle(temporary, theirs, VERSIONS)
-        else:
-            model = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in theirs.items())
-            model._metadata = dict(VERSIONS)
-            torch.save({"model": model}, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    else:
+        model = OrderedDict((name, tensor.detach().cpu().clone()) for name, tensor in theirs.items())
+        model._metadata = dict(VERSIONS)
+        save_torch({"model": model}, path, model)
 
 
 def has_text_branch(state: Mapping[str, Tensor]) -> bool:
@@ -173,146 +181,114 @@ def has_text_branch(state: Mapping[str, Tensor]) -> bool:
 
 def _read_native(folder: Path, values: dict[str, Any]) -> Checkpoint:
     config = _native_config(folder, values)
-    state = read_safetensors(folder / "model.safetensors")
-    expected = _skeleton(config).state_dict()
-    check_entries(str(folder), state, expected, optional=lambda name: name.startswith(CRITERION))
+    require_pair(folder / CONFIG, values, folder / WEIGHTS)
+    state = read_safetensors(folder / WEIGHTS)
+    expected = _skeleton(config, state, folder / CONFIG).state_dict()
+    check_entries(str(folder), state, expected, optional=_of_the_criterion)
     return Checkpoint(config, state, str(folder))
 
 
 def _native_config(folder: Path, values: dict[str, Any]) -> Mask2FormerConfig:
-    if values["family"] not in CONFIGS:
-        raise ValueError(f"{folder / 'config.json'}: family is {values['family']!r}; expected one of {list(CONFIGS)}")
+    family = values["family"]
+    if not isinstance(family, str) or family not in CONFIGS:
+        raise CheckpointError(f"{folder / 'config.json'}: family is {short(family)}; expected one of {list(CONFIGS)}")
     try:
-        return CONFIGS[values["family"]].from_dict(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+        return CONFIGS[family].from_dict({name: value for name, value in values.items() if name != ENTRY})
+    except ValueError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+
+
+def _of_the_criterion(name: str) -> bool:
+    return name == f"{CRITERION}logit_scale"
 
 
 def _read_hub(folder: Path, values: dict[str, Any]) -> Checkpoint:
-    theirs = _read_hub_weights(folder)
-    preprocessor = folder / "preprocessor_config.json"
-    kind = (values.get("backbone_config") or {}).get("model_type", "of an unknown kind")
+    backbone = values.get("backbone_config")
+    kind = backbone.get("model_type") if isinstance(backbone, dict) else "of an unknown kind"
+    for file in safetensors_files(folder):
+        require_pair(folder / CONFIG, values, file)
+    theirs = read_weights(folder)
     try:
-        layout = layout_for("hub", str(values["model_type"]), kind)
+        layout = layout_for("hub", str(values["model_type"]), str(kind))
         state, _ = layout.to_native(theirs)
-        config = config_from_hub(values, state, _read_json(preprocessor) if preprocessor.is_file() else None)
+        config = config_from_hub(values, state, _preprocessor(folder))
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
     except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from error
-    return _checked(config, state, theirs, layout, str(folder))
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    return _checked(config, state, theirs, layout, folder / "config.json")
 
 
-def _read_hub_weights(folder: Path) -> dict[str, Tensor]:
-    for name, read in (("model.safetensors", read_safetensors), ("pytorch_model.bin", read_torch)):
-        if (folder / name).is_file():
-            return read(folder / name)
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
-            return {key: tensor for shard in shards for key, tensor in read(folder / shard).items()}
-    raise FileNotFoundError(f"{folder} has neither model.safetensors nor pytorch_model.bin, whole or in shards")
+def _preprocessor(folder: Path) -> dict[str, Any] | None:
+    """The settings of pre-processing, which newer files keep among those of a whole processor."""
+    path, newer = folder / "preprocessor_config.json", folder / "processor_config.json"
+    if path.is_file():
+        return _read_json(path)
+    if newer.is_file():
+        return read_settings(
+            newer, HubProcessor, lambda problem: CheckpointError(f"{newer}: {problem}")
+        ).image_processor
+    return None
 
 
 def _read_original(path: Path, dilations: Sequence[Sequence[int]] | None) -> Checkpoint:
-    if path.suffix == ".pkl":
-        theirs = read_pickle(path)
-    else:
-        content = read_torch(path)
-        theirs = content.get("model", content)
-        if not isinstance(theirs, dict) or not all(isinstance(value, Tensor) for value in theirs.values()):
-            raise ValueError(f"{path}: expected a dict of tensors, or one under 'model'")
+    theirs = read_pickle(path) if path.suffix == ".pkl" else read_torch_state(path)
     family, backbone = model_family(theirs), backbone_family(theirs)
     if backbone is None:
-        raise ValueError(f"{path}: its names tell no backbone; expected Mask2Former's or OneFormer's original names")
-    layout = layout_for("original", family, backbone)
-    state, _ = layout.to_native(theirs)
+        raise CheckpointError(
+            f"{path}: its names tell no backbone; expected Mask2Former's or OneFormer's original names"
+        )
     try:
+        layout = layout_for("original", family, backbone)
+        state, _ = layout.to_native(theirs)
         config = infer_config(state, dilations)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return _checked(config, state, theirs, layout, str(path))
+        raise CheckpointError(f"{path}: {error}") from error
+    return _checked(config, state, theirs, layout, path)
 
 
 def _checked(
-    config: Mask2FormerConfig, state: dict[str, Tensor], theirs: Mapping[str, Tensor], layout: Layout, source: str
+    config: Mask2FormerConfig, state: dict[str, Tensor], theirs: Mapping[str, Tensor], layout: Layout, file: Path
 ) -> Checkpoint:
     """Compare, under their names, what is there with what the configuration's network has."""
-    expected = layout.from_native(_skeleton(config).state_dict())
+    source = str(file.parent if file.name == "config.json" else file)
+    expected = layout.from_native(_skeleton(config, theirs, file).state_dict())
     check_entries(source, theirs, expected, optional=layout.is_redundant)
     return Checkpoint(config, state, source)
 
 
-def _skeleton(config: Mask2FormerConfig) -> nn.Module:
-    """The network without memory for its weights: names and shapes."""
-    with torch.device("meta"):
-        return build_model(config)
+def _skeleton(config: Mask2FormerConfig, entries: Mapping[str, Tensor] | None, file: Path) -> nn.Module:
+    """The network without memory for its weights: names and shapes.
+
+    entries: of the file, so that no network is begun that has more layers than they are. file: for the message. Raises
+    CheckpointError for a backbone no file may ask for, and where no network can be built.
+    """
+    layers = config.encoder_layers + config.decoder_layers
+    if isinstance(config, OneFormerConfig):
+        layers += config.class_decoder_layers + config.text_branch * (
+            config.text_layers + config.text_projection_layers
+        )
+    most = MOST_LAYERS if entries is None else len(entries)
+    if layers > most:
+        raise CheckpointError(f"{file}: a network of {layers} layers, but the weights have {most} entries")
+    try:
+        check_backbone(config, most)
+        with torch.device("meta"):
+            return build_model(config)
+    except Exception as error:  # timm's raise anything for arguments that do not fit together
+        raise CheckpointError(f"{file}: no network can be built from it: {error}") from error
+
+
+def _tokenizer(folder: Path) -> tuple[Path, ...]:
+    """The files that go along; not what a link brings in from elsewhere, unless from the blobs of a hub's cache."""
+    files = [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    inside = (folder.resolve(), folder.resolve().parents[1] / "blobs") if files else ()
+    foreign = [file for file in files if not any(file.resolve().is_relative_to(place) for place in inside)]
+    if foreign:
+        listed = ", ".join(f"{file.name} → {file.resolve()}" for file in foreign)
+        warnings.warn(f"{folder}: links out of the folder are not carried along ({listed})", stacklevel=3)
+    return tuple(file for file in files if file not in foreign)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
-
-
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: broken or truncated ({error}); get it again") from error
-
-
-def read_torch(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} cannot be read as plain tensors, and reading it in another way could run code: {error}"
-        ) from error
-    except Exception as error:  # a broken file raises nearly anything
-        raise ValueError(f"{path}: broken or truncated ({error}); get it again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
-    return content
-
-
-def _write_safetensors(state: Mapping[str, Tensor], folder: Path) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    path = folder / "model.safetensors"
-    save_file(tensors, path, metadata={"format": "pt"})
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)  # safetensors makes files that nobody else may read
-
-
-def _write_json(values: Mapping[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _write_folder(folder: Path, write: Callable[[Path], None], carried: Sequence[Path]) -> None:
-    """Let `write` fill a temporary folder inside, then move its files up, with copies of the carried ones."""
-    is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    # inside, because the folder may be the only place one can write to, or a file system of its own
-    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    try:
-        write(temporary)
-        for file in carried:
-            shutil.copyfile(file, temporary / file.name)
-        for file in sorted(temporary.iterdir()):
-            file.replace(folder / file.name)
-        for pattern in OTHER_WEIGHTS:
-            for file in folder.glob(pattern):
-                file.unlink()
-    finally:
-        shutil.rmtree(temporary)
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
+    return read_settings(path, dict[str, Any], lambda problem: CheckpointError(f"{path}: {problem}"))

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from mask2former.data.classes import dataset_classes, dataset_names
 from mask2former.modeling.config import Mask2FormerConfig, class_color
-from mask2former.structures import ClassInfo
+from mask2former.schema import convert, read_settings, short
+from mask2former.structures import Byte, ClassInfo, Id, Name
 from weights.zoo import TESTS, PublishedModel
 
 OF_THE_FILES = ("pixel_mean", "pixel_std", "hub_size", "hub_sides")  # of a protocol, what a checkpoint's own files say
+MOST_CLASSES = 65536
 Classes = str | Path | Sequence[str | ClassInfo]  # the name of a class table, a JSON file, names, or ClassInfos
+
+
+class NamedClass(msgspec.Struct, forbid_unknown_fields=True):
+    """A class as a file says it; a colour and an id are made up where they are left out."""
+
+    name: Annotated[Name, Meta(min_length=1)]
+    is_thing: bool = True
+    color: tuple[Byte, Byte, Byte] | None = None
+    dataset_id: Id | None = None
 
 
 def class_list(classes: Classes) -> tuple[ClassInfo, ...]:
@@ -22,30 +36,44 @@ def class_list(classes: Classes) -> tuple[ClassInfo, ...]:
 
     A string is the name of a dataset's table (`mask2former.data.classes.dataset_names()`) or the path of a JSON file: a
     list of names, or of objects with the fields of ClassInfo. Names alone become things with the VOC colours. Raises
-    ValueError, or FileNotFoundError for a path that is not there.
+    ValueError where a name is said twice or a value is of another type, FileNotFoundError for a path that is not there.
     """
     if isinstance(classes, str) and classes in dataset_names():
         return dataset_classes(classes)
     if isinstance(classes, str | Path):
-        if not Path(classes).is_file():
+        path = Path(classes)
+        if not path.is_file():
             raise FileNotFoundError(f"classes={str(classes)!r} is neither a JSON file nor one of {dataset_names()}")
-        classes = json.loads(Path(classes).read_text(encoding="utf-8"))
-        if not isinstance(classes, list):
-            raise ValueError("the file of classes must hold a list of names or of objects with a name")
-    if not classes:
-        raise ValueError("the list of classes is empty")
-    known = {f.name for f in fields(ClassInfo)}
+        kind = list[str | dict[str, Any]]
+        listed = _named(read_settings(path, kind, lambda problem: ValueError(f"{path}: {problem}")), f"{path}: ")
+        _once([c.dataset_id for c in listed], f"{path}: dataset_id")
+        return listed
+    return _named(list(classes), "")
+
+
+def _named(classes: list[Any], where: str) -> tuple[ClassInfo, ...]:
+    if not 1 <= len(classes) <= MOST_CLASSES:
+        count = len(classes) or "the list is empty: no"
+        raise ValueError(f"{where}{count} classes; expected 1 to {MOST_CLASSES}")
     listed = []
     for k, item in enumerate(classes):
-        if isinstance(item, str):
-            item = ClassInfo(item, True, class_color(k), k)
-        elif isinstance(item, dict) and "name" in item and set(item) <= known:
-            values = {"color": class_color(k), "dataset_id": k, **item}
-            item = ClassInfo(**{**values, "color": tuple(values["color"])})
         if not isinstance(item, ClassInfo):
-            raise ValueError(f"class {k} is {item!r}: expected a name, or an object with {', '.join(sorted(known))}")
+            given = {"name": item} if isinstance(item, str) else item
+            if not isinstance(given, dict):
+                raise ValueError(f"{where}class {k} is {short(item)}: expected a name, or an object with a name")
+            one = convert(given, NamedClass, lambda problem, k=k: ValueError(f"{where}class {k}: {problem}"))
+            number = k if one.dataset_id is None else one.dataset_id
+            item = ClassInfo(one.name, one.is_thing, one.color or class_color(k), number)
         listed.append(item)
+    _once([c.name for c in listed], f"{where}the name")
     return tuple(listed)
+
+
+def _once(values: list[Any], what: str) -> None:
+    first: dict[Any, int] = {}
+    for k, value in enumerate(values):
+        if first.setdefault(value, k) != k:
+            raise ValueError(f"{what} {short(value)} is that of classes {first[value]} and {k}; give each its own")
 
 
 def are_named(classes: Sequence[ClassInfo]) -> bool:

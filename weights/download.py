@@ -6,27 +6,37 @@ Both are kept below `HF_HOME`, so that a second call finds them there, and both 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
+import filelock
 import huggingface_hub
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from tqdm import tqdm
 
+from mask2former.errors import CheckpointError
+from mask2former.schema import read_settings
 from weights.keys_huggingface import TOKENIZER_FILES
+from weights.tensor_files import WEIGHT_FILES, shards
 
-# the first of these that a repository has
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-OPTIONAL_FILES = ("preprocessor_config.json",)
+try:  # what huggingface_hub before 1.0 lets through; later ones resume by themselves
+    from requests.exceptions import ChunkedEncodingError
+
+    BROKEN_OFF = (ChunkedEncodingError,)
+except ImportError:
+    BROKEN_OFF = ()
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")  # the first of these that a repository has
 TIMEOUT = 30  # seconds without an answer
+ATTEMPTS = 5  # at a file whose transfer breaks off
 CHUNK = 1 << 20  # bytes
 
 
@@ -34,9 +44,11 @@ def hub_folder(repo_id: str) -> Path:
     """The local folder of a hub repository with its config and weights, downloaded where it is not cached.
 
     A connection that breaks off is resumed. All files are of one commit. Raises FileNotFoundError if the repository
-    does not exist or has no weights, ConnectionError if it is not cached and cannot be reached.
+    does not exist or has no weights, ConnectionError if it is not cached and cannot be reached, CheckpointError if its
+    JSON is not as it should be.
     """
     try:
+        _require_reachable(repo_id)
         folder = Path(huggingface_hub.hf_hub_download(repo_id, "config.json")).parent
     except RepositoryNotFoundError as error:
         raise FileNotFoundError(
@@ -56,12 +68,15 @@ def hub_folder(repo_id: str) -> Path:
     if weights is None:
         raise FileNotFoundError(f"{repo_id} has none of {', '.join(WEIGHT_FILES)}, in the cache or on the hub")
     if weights.endswith(".index.json"):
-        for shard in sorted(set(json.loads((folder / weights).read_text())["weight_map"].values())):
+        for shard in sorted(shards(folder / weights)):
             if not _fetch(repo_id, shard, commit):
                 raise FileNotFoundError(f"{repo_id} lacks {shard}, which its {weights} names")
-    of_oneformer = json.loads((folder / "config.json").read_text()).get("model_type") == "oneformer"
-    for name in OPTIONAL_FILES + (TOKENIZER_FILES if of_oneformer else ()):
-        _fetch(repo_id, name, commit)
+    next((name for name in PROCESSOR_FILES if _fetch(repo_id, name, commit)), None)
+    config = folder / "config.json"
+    values = read_settings(config, dict[str, Any], lambda problem: CheckpointError(f"{config}: {problem}"))
+    if values.get("model_type") == "oneformer":
+        for name in TOKENIZER_FILES:
+            _fetch(repo_id, name, commit)
     return folder
 
 
@@ -79,18 +94,21 @@ def original_file(url: str, md5_prefix: str | None = None) -> Path:
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    try:
-        _download(url, part)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise ConnectionError(
-            f"{url} cannot be read ({error}); try again later, it resumes where it stopped"
-        ) from error
-    if md5_prefix is not None:
-        md5 = _md5(part)
-        if not md5.startswith(md5_prefix):
-            part.unlink()
-            raise ValueError(f"{url}: the md5 of what came is {md5}, expected {md5_prefix}…; download it again")
-    os.replace(part, path)
+    with filelock.FileLock(path.with_suffix(".lock")):  # two at once would both add to the part
+        if path.is_file():
+            return path
+        try:
+            _download(url, part)
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise ConnectionError(
+                f"{url} cannot be read ({error}); try again later, it resumes where it stopped"
+            ) from error
+        if md5_prefix is not None:
+            md5 = _md5(part)
+            if not md5.startswith(md5_prefix):
+                part.unlink()
+                raise ValueError(f"{url}: the md5 of what came is {md5}, expected {md5_prefix}…; download it again")
+        os.replace(part, path)
     return path
 
 
@@ -99,12 +117,32 @@ def originals_folder() -> Path:
     return Path(huggingface_hub.constants.HF_HOME) / "mask2former"
 
 
-def _fetch(repo_id: str, name: str, commit: str) -> bool:
+def _require_reachable(repo_id: str) -> None:
+    """ConnectionError unless the hub answers or has answered before; asked once, where a download would ask for half a
+    minute."""
+    if isinstance(huggingface_hub.try_to_load_from_cache(repo_id, "config.json"), str):
+        return
     try:
-        huggingface_hub.hf_hub_download(repo_id, name, revision=commit)
-    except EntryNotFoundError:
-        return False
-    return True
+        huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo_id, "config.json"))
+    except HfHubHTTPError:
+        pass  # an answer, if only that there is no such file: the download says so
+    except Exception as error:  # of httpx or requests, as the version of huggingface_hub has it
+        raise LocalEntryNotFoundError(str(error)) from error
+
+
+def _fetch(repo_id: str, name: str, commit: str) -> bool:
+    """Put a file of a repository into the cache; whether there is such a file."""
+    for _ in range(ATTEMPTS):
+        try:
+            huggingface_hub.hf_hub_download(repo_id, name, revision=commit)
+            return True
+        except EntryNotFoundError:
+            return False
+        except BROKEN_OFF as error:  # the next attempt resumes
+            broken = error
+    raise ConnectionError(
+        f"{repo_id}: the connection broke off within {name}; try again later, it resumes where it stopped"
+    ) from broken
 
 
 def _md5(path: Path) -> str:

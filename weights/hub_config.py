@@ -9,11 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from mask2former.errors import CheckpointError
 from mask2former.modeling.config import Mask2FormerConfig, class_color
+from mask2former.schema import convert, short
 from mask2former.structures import ClassInfo, Protocol
 from oneformer.config import OneFormerConfig
 from oneformer.dinat import PRESETS
 from weights.class_names import OF_THE_FILES
+from weights.hub_schema import HubConfig, HubPreprocessor
 from weights.infer import backbone_name, backbone_sizes, text_sizes
 
 # (theirs, ours) for sizes that both name
@@ -89,21 +92,27 @@ def config_from_hub(
     only where this library wrote them, in an entry of its own.
     Raises ValueError naming missing fields and settings this library does not have.
     """
+    values = {k: v for k, v in values.items() if v is not None}
+    convert(values, HubConfig, ValueError)
     family, backbone = values.get("model_type"), values.get("backbone_config")
     if family not in ("mask2former", "oneformer"):
-        raise ValueError(f"its model_type is {family!r}; expected 'mask2former' or 'oneformer'")
+        raise ValueError(f"its model_type is {short(family)}; expected 'mask2former' or 'oneformer'")
     if not isinstance(backbone, Mapping) or backbone.get("model_type") not in BACKBONES:
         found = backbone.get("model_type") if isinstance(backbone, Mapping) else values.get("backbone")
-        raise ValueError(f"its backbone is {found!r}; expected a backbone_config for one of {', '.join(BACKBONES)}")
-    kind = backbone["model_type"]
+        raise ValueError(
+            f"its backbone is {short(found)}; expected a backbone_config for one of {', '.join(BACKBONES)}"
+        )
+    kind, backbone = backbone["model_type"], {k: v for k, v in backbone.items() if v is not None}
     pairs = MASK2FORMER if family == "mask2former" else ONEFORMER
     missing = [name for name, _ in pairs if name not in values] + ["decoder_layers"] * ("decoder_layers" not in values)
     missing += [f"backbone_config.{name}" for name in BACKBONES[kind] if name not in backbone]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
-    odd = [f"{k}={values[k]!r}" for k, v in FIXED[family].items() if values.get(k, v) != v]
-    odd += [f"backbone_config.{k}={backbone[k]!r}" for k, v in FIXED[kind].items() if backbone.get(k, v) != v]
+    odd = [f"{k}={short(values[k])}" for k, v in FIXED[family].items() if values.get(k, v) != v]
+    odd += [f"backbone_config.{k}={short(backbone[k])}" for k, v in FIXED[kind].items() if backbone.get(k, v) != v]
     width = values.get("feature_size" if family == "mask2former" else "conv_dim", values["hidden_dim"])
+    if sorted(backbone.get("out_features", STAGES)) != STAGES:
+        odd.append(f"backbone_config.out_features={short(backbone['out_features'])}")
     if width != values["hidden_dim"]:
         odd.append(f"a pixel decoder of width {width} and hidden_dim={values['hidden_dim']}")
     if odd:
@@ -124,7 +133,13 @@ def config_from_hub(
         return Mask2FormerConfig(**fields)
     fields |= {ours: values[theirs] for theirs, ours in TEXT if theirs in values}
     if "text_encoder.token_embedding.weight" in state:
-        fields |= text_sizes(state)
+        found = text_sizes(state)
+        others = [
+            f"{theirs}={values[theirs]}" for theirs, ours in TEXT if values.get(theirs, found[ours]) != found[ours]
+        ]
+        if others:
+            raise ValueError(f"it says {', '.join(others)}, the weights {', '.join(f'{k}={found[k]}' for k in found)}")
+        fields |= found
     return OneFormerConfig(**fields)
 
 
@@ -194,7 +209,7 @@ def preprocessor_to_hub(config: Mask2FormerConfig) -> dict[str, Any]:
 
 def _classes(values: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
     head = state.get("transformer_decoder.class_head.bias")
-    if head is None:
+    if head is None or head.ndim != 1 or not 2 <= len(head) <= 65537:
         raise ValueError("the weights have no class head")
     count, names = len(head) - 1, values.get("id2label")
     stated = len(names) if names else values.get("num_labels", values.get("num_classes", count))
@@ -232,22 +247,45 @@ def _own_fields(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[st
 
 
 def _protocol(preprocessor: Mapping[str, Any]) -> Protocol:
-    """The default protocol with their size, and mean and standard deviation, which are for 0..1 in float32.
+    """The default protocol with their size, and their mean and standard deviation as those of pixels 0..255.
 
     Older files have an integer `size`, the shorter side, and perhaps a `max_size` for the longer one.
     """
-    values = {"pixel_mean": preprocessor.get("image_mean"), "pixel_std": preprocessor.get("image_std")}
-    values = {k: tuple(round(x * 255, 4) for x in v) for k, v in values.items() if v}
-    size = preprocessor.get("size")
+    theirs = convert(dict(preprocessor), HubPreprocessor, _wrong)
+    rescale = 1.0 if theirs.do_rescale is False else theirs.rescale_factor or 1 / 255
+    mean, std = theirs.image_mean, theirs.image_std
+    if theirs.do_normalize is False:
+        mean, std = 0.0, 1.0
+    values = {
+        name: tuple(round(x / rescale, 4) for x in (three if isinstance(three, list) else [three] * 3))
+        for name, three in (("pixel_mean", mean), ("pixel_std", std))
+        if three is not None
+    }
+    if rescale != 1 / 255 and (mean is None or std is None):
+        raise _wrong(f"pixels are scaled by {rescale}, but image_mean or image_std is left out")
+    if min(values.get("pixel_std", [1])) < 1e-3:
+        raise _wrong(f"image_std is {std} where pixels are scaled by {rescale}, which no photo can be")
+    size = theirs.size
     if isinstance(size, int):
-        size = {"shortest_edge": size, "longest_edge": int(preprocessor.get("max_size") or max(size, 1333))}
-    if isinstance(size, Mapping) and {"height", "width"} <= set(size):
-        values["hub_size"] = (int(size["height"]), int(size["width"]))
-    elif isinstance(size, Mapping) and "shortest_edge" in size:
-        short = int(size["shortest_edge"])
-        long = int(size.get("longest_edge") or 4 * short)
-        values |= {"hub_size": None, "hub_sides": (short, long), "short_side": short, "long_side": long}
-    return replace(Protocol(), **values)
+        size = {"shortest_edge": size, "longest_edge": theirs.max_size or max(size, 1333)}
+    size = {k: v for k, v in (size or {}).items() if v is not None}
+    if {"height", "width"} <= size.keys():
+        values["hub_size"] = (size["height"], size["width"])
+    elif "shortest_edge" in size:
+        short_side = size["shortest_edge"]
+        long_side = size.get("longest_edge") or min(4 * short_side, 8192)
+        values |= {"hub_size": None, "hub_sides": (short_side, long_side)}
+        values |= {"short_side": short_side, "long_side": long_side}
+    elif size:
+        raise _wrong(f"size has {', '.join(map(short, size))}; expected height and width, or shortest_edge")
+    try:
+        return replace(Protocol(), **values)
+    except ValueError as error:
+        raise _wrong(str(error)) from None
+
+
+def _wrong(problem: str) -> CheckpointError:
+    return CheckpointError(f"preprocessor_config.json: {problem}")
 
 
 def _backbone_sizes(backbone: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,15 +51,13 @@ CONVNEXTS = {
 }
 
 
-def infer_config(
-    state: Mapping[str, Tensor], dilations: Sequence[Sequence[int]] | None = None, **known: Any
-) -> Mask2FormerConfig:
+def infer_config(state: Mapping[str, Tensor], dilations: Sequence[Sequence[int]] | None = None) -> Mask2FormerConfig:
     """The configuration of a native state dict (any tensors with shapes).
 
     dilations: of DiNAT, one a block, stage by stage; None takes those of the DiNAT-L with these depths and this kernel
         size, with a warning.
-    known: fields of the configuration that are known from elsewhere, such as `classes`. Raises ValueError where an
-    entry that tells a size is not there, or where known sizes contradict the shapes.
+
+    Raises ValueError where an entry that tells a size is not there or tells none, or where layers are left out.
     """
     shape = _Shapes(state)
     family = backbone_family(state)
@@ -69,46 +67,45 @@ def infer_config(
     if family == "dinat":
         sizes["dilations"] = dilations or default_dilations(sizes["depths"], sizes["kernel_size"])
     backbone, options = backbone_name(sizes)
-    hidden_dim = shape("transformer_decoder.class_head.weight")[1]
-    points = known.get("encoder_points", POINTS)
+    hidden_dim = shape("transformer_decoder.class_head.weight", 1)
     encoder_layers = shape.count("pixel_decoder.encoder.")
     found = {
         "backbone": backbone,
         "backbone_options": options,
-        "num_classes": shape("transformer_decoder.class_head.weight")[0] - 1,
-        "num_queries": shape("transformer_decoder.query_positions")[0],
+        "num_classes": shape("transformer_decoder.class_head.weight") - 1,
+        "num_queries": shape("transformer_decoder.query_positions"),
         "hidden_dim": hidden_dim,
-        "mask_dim": shape("pixel_decoder.mask_projection.weight")[0],
+        "mask_dim": shape("pixel_decoder.mask_projection.weight"),
         "encoder_layers": encoder_layers,
         "decoder_layers": shape.count("transformer_decoder.layers."),
     }
     if encoder_layers:
-        rows = shape("pixel_decoder.encoder.0.attention.sampling_offsets.weight")[0]  # heads · levels · points · (x, y)
-        found["num_heads"] = rows // (LEVELS * points * 2)
-        found["encoder_feedforward_dim"] = shape("pixel_decoder.encoder.0.feedforward.linear1.weight")[0]
+        rows = shape("pixel_decoder.encoder.0.attention.sampling_offsets.weight")  # heads · levels · points · (x, y)
+        found["num_heads"] = rows // (LEVELS * POINTS * 2)
+        found["encoder_feedforward_dim"] = shape("pixel_decoder.encoder.0.feedforward.linear1.weight")
     if found["decoder_layers"]:
-        found["decoder_feedforward_dim"] = shape("transformer_decoder.layers.0.feedforward.linear1.weight")[0]
+        found["decoder_feedforward_dim"] = shape("transformer_decoder.layers.0.feedforward.linear1.weight")
     if model_family(state) == "mask2former":
-        return Mask2FormerConfig(**{**found, **known})
-    found["task_sequence_length"] = shape("task_mlp.layers.0.weight")[1]
+        return Mask2FormerConfig.from_dict(found)
+    found["task_sequence_length"] = shape("task_mlp.layers.0.weight", 1)
     found["class_decoder_layers"] = shape.count("transformer_decoder.class_transformer.layers.")
     if "text_encoder.token_embedding.weight" in state:
         found |= text_sizes(state)
-    return OneFormerConfig(**{**found, **known})
+    return OneFormerConfig.from_dict(found)
 
 
 def text_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The fields of OneFormerConfig that describe the text branch of a native state dict."""
     shape = _Shapes(state)
-    vocabulary, width = shape("text_encoder.token_embedding.weight")
+    embedding = "text_encoder.token_embedding.weight"
     return {
         "text_branch": True,
-        "text_vocabulary": vocabulary,
-        "text_width": width,
-        "text_context_length": shape("text_encoder.position_embedding")[0],
+        "text_vocabulary": shape(embedding),
+        "text_width": shape(embedding, 1),
+        "text_context_length": shape("text_encoder.position_embedding"),
         "text_layers": shape.count("text_encoder.layers."),
         "text_projection_layers": shape.count("text_projector.layers."),
-        "text_contexts": shape("text_context")[0],
+        "text_contexts": shape("text_context"),
     }
 
 
@@ -119,33 +116,33 @@ def backbone_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     if family == "swin":
         depths = [shape.count(f"backbone.body.layers.{s}.blocks.") for s in range(4)]
         first = "backbone.body.layers.{}.blocks.0."
-        rows = shape(first.format(0) + "attn.relative_position_bias_table")[0]
-        width = shape("backbone.body.patch_embed.proj.weight")[0]
+        rows = shape(first.format(0) + "attn.relative_position_bias_table")
+        width = shape("backbone.body.patch_embed.proj.weight")
         return {
             "family": family,
             "embed_dim": width,
             "depths": depths,
-            "num_heads": [shape(first.format(s) + "attn.relative_position_bias_table")[1] for s in range(4)],
+            "num_heads": [shape(first.format(s) + "attn.relative_position_bias_table", 1) for s in range(4)],
             "window_size": (math.isqrt(rows) + 1) // 2,  # (2 · window − 1)² rows
-            "mlp_ratio": shape(first.format(0) + "mlp.fc1.weight")[0] / width,
+            "mlp_ratio": shape(first.format(0) + "mlp.fc1.weight") / width,
             "qkv_bias": first.format(0) + "attn.qkv.bias" in state,
         }
     if family == "dinat":
         first = "backbone.levels.{}.blocks.0."
-        width = shape("backbone.patch_embed.norm.weight")[0]
+        width = shape("backbone.patch_embed.norm.weight")
         return {
             "family": family,
             "embed_dim": width,
             "depths": [shape.count(f"backbone.levels.{s}.blocks.") for s in range(4)],
-            "num_heads": [shape(first.format(s) + "attn.relative_position_bias")[0] for s in range(4)],
-            "kernel_size": (shape(first.format(0) + "attn.relative_position_bias")[1] + 1) // 2,  # 2 · kernel − 1 rows
-            "mlp_ratio": shape(first.format(0) + "mlp.fc1.weight")[0] / width,
+            "num_heads": [shape(first.format(s) + "attn.relative_position_bias") for s in range(4)],
+            "kernel_size": (shape(first.format(0) + "attn.relative_position_bias", 1) + 1) // 2,  # 2 · kernel − 1 rows
+            "mlp_ratio": shape(first.format(0) + "mlp.fc1.weight") / width,
         }
     if family == "convnext":
         return {
             "family": family,
             "depths": [shape.count(f"backbone.body.stages_{s}.blocks.") for s in range(4)],
-            "dims": [shape(f"backbone.norms.{s}.weight")[0] for s in range(4)],
+            "dims": [shape(f"backbone.norms.{s}.weight") for s in range(4)],
             "layer_scale": "backbone.body.stages_0.blocks.0.gamma" in state,
         }
     deep = "backbone.body.conv1.6.weight" in state
@@ -153,8 +150,8 @@ def backbone_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "family": family,
         "depths": [shape.count(f"backbone.body.layer{s}.") for s in range(1, 5)],
         "bottleneck": "backbone.body.layer1.0.conv3.weight" in state,
-        "widths": [shape(f"backbone.body.layer{s}.0.conv1.weight")[0] for s in range(1, 5)],
-        "stem_width": shape("backbone.body.conv1.0.weight" if deep else "backbone.body.conv1.weight")[0],
+        "widths": [shape(f"backbone.body.layer{s}.0.conv1.weight") for s in range(1, 5)],
+        "stem_width": shape("backbone.body.conv1.0.weight" if deep else "backbone.body.conv1.weight"),
     }
 
 
@@ -222,17 +219,23 @@ def _plain(value: Any) -> Any:
 
 
 class _Shapes:
-    """Shapes by name, and how many modules are numbered below a prefix."""
+    """Sides by name, and how many modules are numbered below a prefix."""
 
     def __init__(self, state: Mapping[str, Tensor]):
         self.state = state
 
-    def __call__(self, name: str) -> tuple[int, ...]:
+    def __call__(self, name: str, axis: int = 0) -> int:
         if name not in self.state:
             raise ValueError(f"{name} is not there, so this is no Mask2Former or OneFormer this library can build")
-        return tuple(self.state[name].shape)
+        shape = tuple(self.state[name].shape)
+        if len(shape) <= axis or (not all(shape) and name != "text_context"):  # one may learn no contexts
+            raise ValueError(f"{name} has shape {shape}, which tells no size")
+        return shape[axis]
 
     def count(self, prefix: str) -> int:
-        """Layers named `prefix`0, `prefix`1, …: the highest number and one."""
-        numbers = [int(m[1]) for name in self.state if (m := re.match(re.escape(prefix) + r"(\d+)\.", name))]
-        return max(numbers, default=-1) + 1
+        """Layers named `prefix`0, `prefix`1, … without a gap."""
+        pattern = re.compile(re.escape(prefix) + r"(0|[1-9][0-9]{0,5})\.")
+        numbers = {int(m[1]) for name in self.state if (m := pattern.match(name))}
+        if numbers and max(numbers) >= len(numbers):
+            raise ValueError(f"the layers {prefix}… go up to {max(numbers)}, but there are {len(numbers)} of them")
+        return len(numbers)

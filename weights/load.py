@@ -32,6 +32,7 @@ from weights.checkpoint import (
 )
 from weights.class_names import Classes, are_named, class_list, complete
 from weights.download import hub_folder, original_file
+from weights.finite import check_finite
 from weights.translate import CRITERION, TEXT_BRANCH, check_entries
 from weights.zoo import PublishedModel, find_model, guess_model, nearest_models
 
@@ -77,8 +78,8 @@ def create_model(
         source's own (an original DiNAT's `dilations` come this way); `text_branch=True` keeps OneFormer's training-only
         text branch (fresh, with a warning, where the checkpoint has none).
 
-    Raises ValueError for unknown names and fields, FileNotFoundError, and CheckpointError with the list of entries if
-    weights do not fit.
+    Raises ValueError for unknown names and fields, FileNotFoundError, and CheckpointError for what cannot be believed
+    of a file, with the list of entries if weights do not fit, and for weights that `dtype` cannot hold.
     """
     if pretrained not in (True, False, "backbone"):
         raise ValueError(f"pretrained={pretrained!r}: expected True, False or 'backbone'")
@@ -97,6 +98,8 @@ def create_model(
     config = _changed(config, _given_classes(num_classes, classes), config_fields)
     model = build_model(config, pretrained == "backbone")
     if pretrained is True:
+        if dtype in (torch.float16, torch.bfloat16):
+            check_finite(str(source), checkpoint.state, dtype)
         _load_weights(model, checkpoint, str(source))
         model.origin = row.name if row else None
     return model.to(device, dtype).eval()

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from weights.checkpoint import NETWORKS, OTHER_WEIGHTS, Checkpoint, in_hub_layout, write_hub, write_native
+from weights.checkpoint import NETWORKS, Checkpoint, in_hub_layout, write_hub, write_native
 from weights.class_names import Classes
 from weights.load import create_model, family_of, load_checkpoint
 from weights.model_card import Facts, model_card
+from weights.model_folder import OTHER_WEIGHTS
 from weights.zoo import ZOO
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mask2former.errors import CheckpointError
+from mask2former.schema import short
 from weights import keys_backbone, keys_huggingface, keys_original
 
 LAYOUTS = ("original", "hub")
@@ -34,7 +35,7 @@ class Layout:
     def to_native(self, theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """Our names and tensors, and the names that the tables do not know.
 
-        What can be made anew is left out; three tensors are fused only where all three are there.
+        What can be made anew is left out; three tensors are fused only where all three are there and of one shape.
         """
         native, unknown, parts = {}, [], {}
         for name, tensor in theirs.items():
@@ -46,7 +47,8 @@ class Layout:
             elif not self.is_redundant(name):
                 unknown.append(name)
         for ours, thirds in parts.items():
-            if len(thirds) == 3:
+            alike = {(t.shape, tensor_kind(t)) for t in thirds.values()}
+            if len(thirds) == 3 and len(alike) == 1 and next(iter(alike))[1] == "float":
                 native[ours] = torch.cat([thirds[i] for i in range(3)])
         return native, unknown
 
@@ -143,9 +145,11 @@ class EntriesError(CheckpointError):
     unknown: list[str] = field(default_factory=list)  # in the file, but nowhere in the network
     missing: list[str] = field(default_factory=list)  # in the network, but not in the file
     misshapen: list[str] = field(default_factory=list)  # "name: (found) instead of (expected)"
+    mistyped: list[str] = field(default_factory=list)  # "name: found instead of expected"
 
     def __str__(self) -> str:
         lists = {"unknown": self.unknown, "missing": self.missing, "misshapen": self.misshapen}
+        lists["of another type"] = self.mistyped
         found = [f"{len(names)} {kind}: {_listed(names)}" for kind, names in lists.items() if names]
         return f"{self.source} does not fit the network its configuration describes; " + "; ".join(found)
 
@@ -153,7 +157,11 @@ class EntriesError(CheckpointError):
 def check_entries(
     source: str, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], optional: Callable[[str], bool]
 ) -> None:
-    """Raise CheckpointError unless `found` has the names and shapes of `expected`, but for optional names."""
+    """Raise CheckpointError unless `found` has the names and shapes of `expected`, but for optional names.
+
+    Floating-point numbers may be of 16, 32 or 64 bits. Integers in their place are quantised weights, without the
+    scales that would make sense of them; read as they are they would make a network that answers nonsense.
+    """
     unknown = sorted(name for name in found if name not in expected and not optional(name))
     missing = sorted(name for name in expected if name not in found and not optional(name))
     misshapen = [
@@ -161,13 +169,25 @@ def check_entries(
         for name in sorted(set(found) & set(expected))
         if found[name].shape != expected[name].shape
     ]
-    if unknown or missing or misshapen:
-        raise EntriesError(source, unknown, missing, misshapen)
+    mistyped = [
+        f"{name}: {found[name].dtype} instead of {expected[name].dtype}"
+        for name in sorted(set(found) & set(expected))
+        if tensor_kind(found[name]) != tensor_kind(expected[name])
+    ]
+    if unknown or missing or misshapen or mistyped:
+        raise EntriesError(source, unknown, missing, misshapen, mistyped)
+
+
+def tensor_kind(tensor: Tensor) -> str:
+    """float, integer, or the name of a type that no weights have."""
+    if tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        return "float"
+    return "integer" if tensor.dtype in (torch.int64, torch.int32) else str(tensor.dtype)
 
 
 def _listed(names: list[str], limit: int = 40) -> str:
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(name if name.isprintable() and len(name) < 300 else short(name) for name in names[:limit]) + more
 
 
 def _renamed(name: str, rows: Iterable[tuple[str, str]]) -> str | None:
@@ -191,7 +211,7 @@ def _pattern(template: str) -> re.Pattern:
     parts, end = [], 0
     for slot in _SLOT.finditer(template):
         parts.append(re.escape(template[end : slot.start()]))
-        parts.append("(?P<p>weight|bias|running_mean|running_var)" if slot[1] == "p" else r"(\d+)")
+        parts.append("(?P<p>weight|bias|running_mean|running_var)" if slot[1] == "p" else "(0|[1-9][0-9]{0,5})")
         end = slot.end()
     return re.compile("".join(parts) + re.escape(template[end:]))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mask2former.commands.options import (
     data_options,
@@ -11,10 +13,14 @@ from mask2former.commands.options import (
     first_alone,
     judged_tasks,
     open_data,
-    require_at_least,
+    overwrite_option,
     require_folder,
     size,
 )
+
+if TYPE_CHECKING:
+    from mask2former.output_folder import OutputFolder
+    from mask2former.training.processes import Processes
 
 
 def evaluate_options(command: argparse.ArgumentParser) -> None:
@@ -31,6 +37,7 @@ def evaluate_options(command: argparse.ArgumentParser) -> None:
         help="default: all that the model answers and the data can judge",
     )
     command.add_argument("--output", type=Path, default=Path("evaluation"), metavar="FOLDER")
+    overwrite_option(command)
     command.add_argument("--worst", type=int, default=0, metavar="N", help="draw the N worst photos of each task")
     command.add_argument("--limit", type=int, metavar="N", help="only N photos, spread evenly over the dataset")
     command.add_argument("--device", help="default: cuda if there is one, else cpu")
@@ -52,10 +59,27 @@ def evaluate(options: argparse.Namespace) -> int:
     """Measure a model on a dataset by the official definitions: PQ, mask AP, mIoU.
 
     OUTPUT holds the numbers as JSON and as a table with a line for each class. `torchrun -m mask2former evaluate …`
-    shares the photos among processes.
+    shares the photos among processes. An earlier report in OUTPUT stays: name another folder, or replace it with
+    --overwrite.
     """
-    require_at_least(options, limit=1, worst=0, batch_size=1, max_detections=1)
+    from mask2former.bounds import Count, Natural, check_options
+
+    bounds = {"limit": Count | None, "worst": Natural, "batch_size": Count, "max_detections": Count}
+    check_options(options, bounds)
     require_folder(options.output)
+    from mask2former.evaluation.evaluator import output_folder
+    from mask2former.structures import TASKS
+    from mask2former.training.processes import Processes
+
+    processes = Processes.join()
+    drawn = (options.tasks or TASKS) if options.worst else ()
+    folder = output_folder(options.output, drawn, options.overwrite) if processes.is_first else nullcontext()
+    with folder:  # before the work
+        return evaluate_into(folder if processes.is_first else None, options, processes)
+
+
+def evaluate_into(folder: OutputFolder | None, options: argparse.Namespace, processes: Processes) -> int:
+    """The command's work, once it has its folder to itself, which only the first process writes into."""
     import torch
     from tqdm import tqdm
 
@@ -65,9 +89,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from mask2former.evaluation.evaluator import check_classes, table
     from mask2former.evaluation.evaluator import evaluate as measure
     from mask2former.inference.predictor import Predictor
-    from mask2former.training.processes import Processes
 
-    processes = Processes.join()
     dataset = open_data(options.data, "val", options)
     if options.limit:
         dataset = dataset.subset(spread(len(dataset), options.limit))
@@ -94,7 +116,7 @@ def evaluate(options: argparse.Namespace) -> int:
             bar.total = total
             bar.update(done - bar.n)
 
-        report = measure(predictor, dataset, tasks, options.output, options.worst, progress, options.max_detections)
+        report = measure(predictor, dataset, tasks, folder, options.worst, progress, options.max_detections)
     if processes.is_first:
         print(table(report, per_class=True))
         print(f"\nwritten to {options.output}")

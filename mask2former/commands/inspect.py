@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mask2former.commands.options import class_choice, data_options, reading_choices, require_at_least, require_folder
+from mask2former.commands.options import class_choice, data_options, reading_choices, require_folder
 
 
 def inspect_options(command: argparse.ArgumentParser) -> None:
@@ -19,14 +19,16 @@ def inspect_options(command: argparse.ArgumentParser) -> None:
 def inspect(options: argparse.Namespace) -> int:
     """Audit a dataset: classes, sizes, broken files, and what to change.
 
-    OUTPUT holds the report as text and JSON and a contact sheet of annotated photos. The exit code is 1 where files
-    are broken.
+    OUTPUT holds the report as text and JSON and a contact sheet of annotated photos, in place of an earlier one. The
+    exit code is 1 where files are broken.
     """
+    from mask2former.bounds import Count, Natural, check_options
     from mask2former.data.datasets import is_bare
     from mask2former.data.inspect import inspect_dataset
 
-    require_at_least(options, limit=1, samples=0)
+    check_options(options, {"limit": Count, "samples": Natural})
     require_folder(options.output)
+    again = (options.output / "inspection.txt").exists()
     report = inspect_dataset(
         options.data,
         options.output,
@@ -38,5 +40,6 @@ def inspect(options: argparse.Namespace) -> int:
         **reading_choices(options),
     )
     print(report.text())
-    print(f"\nwritten to {options.output}: inspection.txt, inspection.json, samples.png")
+    place = "in place of an earlier report: " if again else ""
+    print(f"\nwritten to {options.output}: {place}inspection.txt, inspection.json, samples.png")
     return 1 if report.problems else 0

@@ -68,6 +68,12 @@ def reading_choices(options: argparse.Namespace) -> dict[str, bool | str]:
     return {"strict": options.strict, "skip_bad": options.skip_bad, "exif": options.exif}
 
 
+def overwrite_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace what an earlier run has left in OUTPUT under the same names"
+    )
+
+
 def class_choice(names: Sequence[str] | None) -> str | list[str] | None:
     """What `--classes` says, as `open_dataset` takes it."""
     return "supercategory" if names == ["supercategory"] else names
@@ -75,12 +81,16 @@ def class_choice(names: Sequence[str] | None) -> str | list[str] | None:
 
 def size(text: str) -> int | tuple[int, int]:
     """640, or 384x384 (height × width)."""
+    from mask2former.bounds import Side, problem_of, shown
+
     try:
         sides = tuple(int(side) for side in text.lower().replace("×", "x").split("x"))
     except ValueError:
         sides = ()
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected one side like 640, or HEIGHTxWIDTH like 384x384")
+    if len(sides) not in (1, 2) or any(problem_of(Side, side) for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected one side like 640, or HEIGHTxWIDTH like 384x384, of at most 100000 pixels"
+        )
     return sides if len(sides) == 2 else sides[0]
 
 
@@ -96,14 +106,18 @@ def photo_size(text: str) -> int | tuple[int, int] | str:
 
 def bytes_of_memory(text: str) -> int:
     """4000000000, 4GB, or 4GiB; also MB and MiB, and fractions such as 1.5GB."""
+    from mask2former.bounds import shown
+
     units = {"": 1, "B": 1, "MB": 10**6, "GB": 10**9, "MIB": 2**20, "GIB": 2**30}
     found = re.fullmatch(r"([\d.]+) *([A-Z]*)", text.strip().upper())
     try:
         number = round(float(found[1]) * units[found[2]])
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected bytes, or a number with MB, GB, MiB or GiB, like 4GB")
+    if not 1 <= number < 2**63:
+        raise argparse.ArgumentTypeError(
+            f"{shown(text)}: expected bytes, or a number with MB, GB, MiB or GiB, like 4GB"
+        )
     return number
 
 
@@ -133,14 +147,6 @@ def first_alone(processes: Processes) -> Iterator[None]:
     yield
     if processes.count > 1 and not processes.local_rank:
         dist.barrier()
-
-
-def require_at_least(options: argparse.Namespace, **least: int) -> None:
-    """ValueError naming the option, unless each of these is at least so much or was not given."""
-    for name, bound in least.items():
-        value = getattr(options, name)
-        if value is not None and value < bound:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: expected {bound} or more")
 
 
 def require_folder(output: Path) -> None:

@@ -12,9 +12,12 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mask2former.commands.options import bytes_of_memory, photo_size
+from mask2former.commands.options import bytes_of_memory, overwrite_option, photo_size
+from mask2former.errors import sentence
+from mask2former.writing import is_full
 
 if TYPE_CHECKING:
+    from mask2former.inference.result_writer import ResultWriter
     from mask2former.inference.segmentation import Segmentation
 
 # Small enough for a first try, and on the hub.
@@ -39,6 +42,7 @@ def predict_options(command: argparse.ArgumentParser) -> None:
         "--task", choices=("panoptic", "instance", "semantic", "all"), help="default: the model's first"
     )
     command.add_argument("--output", type=Path, default=Path("segments"), metavar="FOLDER", help="default: segments")
+    overwrite_option(command)
     command.add_argument("--overlay", action="store_true", help="write the photo with its segments painted on")
     command.add_argument(
         "--format",
@@ -79,7 +83,8 @@ def predict_options(command: argparse.ArgumentParser) -> None:
 def predict(options: argparse.Namespace) -> int:
     """Segment photos and write what was found.
 
-    A photo that cannot be read is reported and does not stop the others.
+    A photo that cannot be read, or whose results cannot be written, is reported and does not stop the others. What an
+    earlier run has left in OUTPUT stays: name another folder, or replace it with --overwrite.
     """
     from weights.bundled import PHOTO
 
@@ -92,15 +97,37 @@ def predict(options: argparse.Namespace) -> int:
         raise ValueError("--task all writes each task in its own format: leave --format out")
     if options.threshold is not None and options.task == "semantic":
         raise ValueError("--threshold has no meaning for semantic segmentation, where every pixel gets the best class")
-    photos = find_photos(options.photos)
-    names = unique_names(photos)
+    from mask2former.bounds import Count, Share, check_options
+    from mask2former.inference.formats import rle_encoder
+    from mask2former.inference.result_writer import ResultWriter
 
+    check_options(options, {"threshold": Share | None, "batch_size": Count})
+    photos = find_photos(options.photos)
+    names = unique_names(photos, options.output)
+    formats = options.formats or ([] if options.overlay else None)
+    if "coco" in (formats or ()):
+        rle_encoder()  # complain before the work, not after it
+    overlay = options.overlay or not options.formats
+    with ResultWriter(options.output, formats, overlay, overwrite=options.overwrite) as writer:
+        try:
+            return predict_into(writer, options, photos, names)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            there = f"the results of {writer.photos} of {len(photos)} photos are in {options.output}, whole"
+            raise OSError(error.errno, f"{error.strerror}; {there}") from error
+
+
+def predict_into(writer: ResultWriter, options: argparse.Namespace, photos: list[Path], names: list[str]) -> int:
+    """The command's work, once it has its folder to itself."""
     import torch
     from tqdm import tqdm
 
     import weights
-    from mask2former.inference.formats import ResultWriter, rle_encoder
+    from mask2former.structures import TASKS
 
+    if options.task in TASKS:  # what is about to be written is known before the model is there
+        announce(writer, names, [options.task])
     predictor = weights.create_predictor(
         options.model,
         options.classes,
@@ -115,35 +142,43 @@ def predict(options: argparse.Namespace) -> int:
         memory=options.memory,
     )
     task = options.task or predictor.protocol.tasks[0]
-    formats = options.formats or ([] if options.overlay else None)
-    if "coco" in (formats or ()):
-        rle_encoder()  # complain before the work, not after it
-    writer = ResultWriter(options.output, formats, options.overlay or not options.formats)
+    if options.task not in TASKS:
+        announce(writer, names, predictor.protocol.tasks if task == "all" else [task])
     seconds, counts, failed = Counter(), Counter(), []
 
     def write(results: dict[str, Segmentation]) -> None:
         start = time.perf_counter()
+        writer.add(*results.values())
         for of_task, result in results.items():
-            writer.add(result)
             counts.update((of_task, segment.label) for segment in result.segments)
         seconds["writing"] += time.perf_counter() - start
 
+    def wait_for(photo: Path, future: Future[None]) -> None:
+        """That one photo's results cannot be written is that photo's error, unless there is no more room at all."""
+        try:
+            future.result()
+        except (OSError, ValueError) as error:
+            if is_full(error):
+                raise
+            failed.append(f"{photo}: {sentence(error)}")
+
     stream, start = predictor.stream(photos, task), time.perf_counter()
-    pen, writing = ThreadPoolExecutor(1, "writer"), deque[Future[None]]()  # beside the network of later photos
+    pen, writing = ThreadPoolExecutor(1, "writer"), deque[tuple[Path, Future[None]]]()  # beside later photos' network
+    bar = tqdm(stream, total=len(photos), unit="photo", disable=None)
     try:
-        for name, prediction in zip(names, tqdm(stream, total=len(photos), unit="photo", disable=None), strict=True):
+        for photo, name, prediction in zip(photos, names, bar, strict=True):
             if prediction.error is not None:
-                failed.append(str(prediction.error))
+                failed.append(sentence(prediction.error))
                 continue
             seconds.update(prediction.seconds)
             results = prediction.result if task == "all" else {task: prediction.result}
             for result in results.values():
                 result.name = name
-            writing.append(pen.submit(write, results))
+            writing.append((photo, pen.submit(write, results)))
             if len(writing) > UNWRITTEN:
-                writing.popleft().result()
+                wait_for(*writing.popleft())
         while writing:
-            writing.popleft().result()
+            wait_for(*writing.popleft())
     finally:
         pen.shutdown()
         writer.close()  # what is done is done, though a later photo may have exhausted the memory
@@ -151,6 +186,12 @@ def predict(options: argparse.Namespace) -> int:
     if failed:
         print(f"{len(failed)} of {len(photos)} photos failed:", *failed, sep="\n  ", file=sys.stderr)
     return 1 if failed else 0
+
+
+def announce(writer: ResultWriter, names: list[str], tasks: Sequence[str]) -> None:
+    """Complain of names that an earlier run has taken before the work; say what is going to be replaced."""
+    if replaced := writer.announce(names, tasks):
+        print(f"{replaced} files of an earlier run in {writer.path} are replaced")
 
 
 def default_model(family: str) -> str:
@@ -194,16 +235,16 @@ def find_photos(arguments: Iterable[str]) -> list[Path]:
     return list(photos)
 
 
-def unique_names(photos: Sequence[Path]) -> list[str]:
-    """A name for each photo's results: its own without the ending, numbered where several would share it."""
+def unique_names(photos: Sequence[Path], folder: Path = Path()) -> list[str]:
+    """A name for each photo's results in a folder: its own without the ending, numbered where several would share it,
+    and made fit for the name of a file."""
+    from mask2former.inference.result_writer import alike, candidates
+
     names: list[str] = []
     taken: set[str] = set()
     for photo in photos:
-        name, number = photo.stem, 1
-        while name.lower() in taken:  # some file systems do not tell capitals apart
-            number += 1
-            name = f"{photo.stem}_{number}"
-        taken.add(name.lower())
+        name = next(name for name in candidates(photo.stem, folder) if alike(name) not in taken)
+        taken.add(alike(name))
         names.append(name)
     return names
 

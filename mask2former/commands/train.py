@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,6 @@ from mask2former.commands.options import (
     device_or_default,
     first_alone,
     judged_tasks,
-    require_at_least,
     require_folder,
     size,
 )
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mask2former.data.dataset import SegmentationDataset
+    from mask2former.output_folder import OutputFolder
+    from mask2former.training.processes import Processes
     from mask2former.training.trainer import Settings
 
 POINTS = 12544  # the papers', of each mask
@@ -34,9 +36,9 @@ def train_options(command: argparse.ArgumentParser) -> None:
     what.add_argument("--data", required=True, nargs="+", metavar="DATA", help="see below; several are joined")
     what.add_argument(
         "--model",
-        required=True,
         metavar="NAME|FOLDER|FILE",
-        help="published name, hub id, folder, .pkl, .pth, or `compact`, a small network with ImageNet weights alone",
+        help="published name, hub id, folder, .pkl, .pth, or `compact`, a small network with ImageNet weights alone; "
+        "default: the small one that comes with the package, or a published OneFormer",
     )
     what.add_argument("--val-data", metavar="DATA", help="evaluate on this at the end; its split is val unless it says")
     what.add_argument("--val-limit", type=int, metavar="N", help="evaluate on only N photos, spread evenly")
@@ -106,29 +108,40 @@ def train(options: argparse.Namespace) -> int:
     OUTPUT/model is the result, which `predict --model` takes; OUTPUT/metrics.jsonl has the losses, OUTPUT/checkpoint.pt
     what --resume continues from. `torchrun --nproc-per-node 8 -m mask2former train …` uses eight GPUs.
     """
-    from mask2former.evaluation.evaluator import evaluate, headline, table
-    from mask2former.inference.predictor import Predictor
-    from mask2former.training import trainer
-    from mask2former.training.checkpoint import trained_weights
+    from mask2former.output_folder import OutputFolder
     from mask2former.training.processes import Processes
-    from weights.checkpoint import Checkpoint, write_native
 
     check_numbers(options)
     require_folder(options.output)
     processes = Processes.join()
+    with OutputFolder(options.output) if processes.is_first else nullcontext(options.output) as folder:
+        return train_into(folder, options, processes)
+
+
+def train_into(folder: OutputFolder | Path, options: argparse.Namespace, processes: Processes) -> int:
+    """The command's work, once it has its folder to itself, which only the first process writes into."""
+    from mask2former.evaluation.evaluator import evaluate, headline, table
+    from mask2former.inference.predictor import Predictor
+    from mask2former.training import trainer
+    from mask2former.training.checkpoint import trained_weights
+    from weights.checkpoint import Checkpoint, write_native
+
+    trainer.require_new(options.output, options.resume)
     if options.shard and options.val_data and processes.count > 1:
         raise ValueError(
             "--shard with --val-data: a model whose parameters are split is not evaluated while it trains; leave "
             "--val-data out and evaluate OUTPUT/model afterwards"
         )
     settings = settings_of(options)
+    if options.model is None:
+        options.model = default_model(options.family, processes.is_first)
     data, val = open_photos(options)
     with first_alone(processes):
         model = create_model(options, data.classes)
     tasks = tasks_to_teach(options.tasks, model.config.family, data)
     # A Mask2Former that learned all segments answers the other tasks from them; a OneFormer must have learned each.
     answered = data.tasks if tasks == ["panoptic"] and model.config.family == "mask2former" else tasks
-    protocol = replace(model.config.protocol, dataset=options.data[0].partition(":")[0], tasks=tuple(answered))
+    protocol = replace(model.config.protocol, dataset=kind_of(options.data[0]), tasks=tuple(answered))
     model.config = replace(model.config, protocol=protocol)
     val_tasks = judged_tasks(protocol.tasks, val) if val else []
     require_extras(val_tasks, options.tensorboard)
@@ -143,7 +156,7 @@ def train(options: argparse.Namespace) -> int:
     if processes.is_first:
         print("\n".join([summary(model, data, val, tasks), *(f"data: {sentence}" for sentence in said)]), flush=True)
     model = model.to(device_or_default(options.device))
-    trainer.train(model, dataset, criterion, settings, options.output, judge if val else None, options.resume)
+    trainer.train(model, dataset, criterion, settings, folder, judge if val else None, options.resume)
     if processes.is_first:
         if report:
             print(table(report))
@@ -155,19 +168,34 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def default_model(family: str, say: bool) -> str:
+    """The model for somebody who named none: a small one that is there, or a published one."""
+    from mask2former.commands.predict import PUBLISHED
+    from weights.bundled import DEMO
+
+    model = DEMO if family == "mask2former" else PUBLISHED[family]
+    if say:
+        print(f"model: {model} (--model takes another, such as {PUBLISHED[family]})")
+    return model
+
+
+def kind_of(spec: str) -> str:
+    """What the protocol of the trained model calls its data: the kind, or the name of a folder that is recognised."""
+    from mask2former.data.datasets import is_bare
+
+    return Path(spec).resolve().name if is_bare(spec) else spec.partition(":")[0]
+
+
 def check_numbers(options: argparse.Namespace) -> None:
     """ValueError naming the option whose number makes no sense."""
-    require_at_least(options, steps=1, batch_size=1, accumulate=1, points=1, val_limit=1, log_every=1, save_every=1)
-    require_at_least(options, warmup=0, workers=0, evaluate_every=0, backbone_lr=0, weight_decay=0)
-    for name in ("lr", "clip"):
-        value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"--{name} {value:g}: expected more than 0")
-    if options.ema is not None and not 0 < options.ema < 1:
-        raise ValueError(f"--ema {options.ema:g}: expected a decay between 0 and 1, such as 0.999")
-    if options.jitter and not 0 < options.jitter[0] <= options.jitter[1]:
-        low, high = options.jitter
-        raise ValueError(f"--jitter {low:g} {high:g}: expected two scales above 0, the smaller one first")
+    from mask2former.bounds import Count, Scale, check_options, problem_of
+    from mask2former.training.trainer import Settings
+
+    check_options(options, Settings, average="ema", backbone_multiplier="backbone_lr")
+    check_options(options, {"points": Count, "val_limit": Count | None})
+    low, high = options.jitter or (1.0, 1.0)
+    if problem_of(Scale, low) or problem_of(Scale, high) or low > high:
+        raise ValueError(f"--jitter {low:g} {high:g}: expected two scales above 0, the smaller one first, at most 1000")
 
 
 def settings_of(options: argparse.Namespace) -> Settings:

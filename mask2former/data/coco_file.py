@@ -168,10 +168,11 @@ class CategoryList:
         require_unique(file, "categories", "id", ids)
         self.used = dict.fromkeys(ids, 0)
 
-    def number(self, category: int | str, place: str) -> int:
-        """The category of an annotation. DataError where there is no such category."""
+    def number(self, category: int | str, place: str, segment: int | None = None) -> int:
+        """The category of an annotation, or of one of its segments. DataError where there is no such category."""
         found = category if type(category) is int else int(category)
         if found not in self.used:
+            place += "" if segment is None else f".segments_info[{segment}]"
             raise DataError(
                 self.file,
                 f"{place}.category_id: of category {category!r}, which is not in the class table",

@@ -76,11 +76,13 @@ class CocoInstance(SegmentationDataset):
         images = ImageList(self.file, content.images)
         categories = CategoryList(self.file, content.categories)
         require_unique(self.file, "annotations", "id", [a.id for a in content.annotations if a.id is not None])
-        of_image: list[list[int]] = [[] for _ in content.images]
-        for position, a in enumerate(content.annotations):
-            of_image[images.position(a.image_id, place_of(position))].append(position)
+        image_of = np.fromiter(  # an array, since there may be a million
+            (images.position(a.image_id, place_of(position)) for position, a in enumerate(content.annotations)),
+            np.int64,
+            len(content.annotations),
+        )
         audit = Audit()
-        records = self._records(content, of_image, categories, audit)
+        records = self._records(content, image_of, categories, audit)
         super().__init__(str(self.file), (), records, transform)
         if isinstance(classes, LabelSpace):
             self.space, notes = classes, []
@@ -90,13 +92,15 @@ class CocoInstance(SegmentationDataset):
         self.notes = tuple(f"{self.file}: {note}" for note in [*notes, *images.notes(), *audit.notes()])
 
     def _records(
-        self, content: InstanceFile, of_image: list[list[int]], categories: CategoryList, audit: Audit
+        self, content: InstanceFile, image_of: np.ndarray, categories: CategoryList, audit: Audit
     ) -> Iterator[tuple[Any, ...]]:
         """Id, photo, size and objects of each image; an object is its place in the list, id, category, is crowd, area
         and outline, which stays JSON."""
-        for image, positions in zip(content.images, of_image, strict=True):
+        order = np.argsort(image_of, kind="stable")
+        ends = np.cumsum(np.bincount(image_of, minlength=len(content.images))).tolist()
+        for image, start, end in zip(content.images, [0, *ends], ends, strict=False):
             size, objects = (image.height, image.width), []
-            for position in positions:
+            for position in order[start:end].tolist():
                 a = content.annotations[position]
                 place = place_of(position)
                 category = categories.number(a.category_id, place)

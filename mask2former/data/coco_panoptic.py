@@ -11,6 +11,7 @@ import msgspec
 from mask2former.data.annotation import Annotation, IdMap, values_in
 from mask2former.data.coco_file import (
     LISTED,
+    REMEDY,
     Category,
     CategoryId,
     CategoryList,
@@ -26,7 +27,7 @@ from mask2former.data.dataset import SegmentationDataset, Transform
 from mask2former.data.files import check_name, read_map
 from mask2former.data.label_space import LEFT_OUT
 from mask2former.errors import DataError
-from mask2former.schema import Flag, Name
+from mask2former.schema import Flag, Name, decode_json
 
 SegmentId = Annotated[int, msgspec.Meta(ge=1, le=256**3 - 1)]  # R + 256 G + 65536 B; 0 is void
 
@@ -40,13 +41,23 @@ class SegmentInfo(msgspec.Struct, gc=False):
 class PanopticEntry(msgspec.Struct, gc=False):
     image_id: Id
     file_name: Name
-    segments_info: list[SegmentInfo]
+    segments_info: msgspec.Raw  # of SegmentInfo; decoded photo by photo, for memory
 
 
 class PanopticFile(msgspec.Struct, gc=False):
     images: list[Image]
     categories: list[Category]
     annotations: list[PanopticEntry]
+
+
+DECODER = msgspec.json.Decoder(list[SegmentInfo])
+
+
+def decode_segments(text: msgspec.Raw, file: Path, place: str) -> list[SegmentInfo]:
+    try:
+        return DECODER.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # said by the slower way, with the place
+        return decode_json(text, list[SegmentInfo], lambda problem: DataError(file, problem, REMEDY), place)
 
 
 class CocoPanoptic(SegmentationDataset):
@@ -79,38 +90,39 @@ class CocoPanoptic(SegmentationDataset):
         if not content.annotations:
             raise DataError(self.file, "has no annotation", "expected one for each photo")
         images, categories = ImageList(self.file, content.images), CategoryList(self.file, content.categories)
-        records = [
-            self._record(content.images, images, categories, position, entry)
-            for position, entry in enumerate(content.annotations)
+        positions = [
+            images.position(entry.image_id, f"$.annotations[{number}]")
+            for number, entry in enumerate(content.annotations)
         ]
-        require_unique(self.file, "annotations", "image_id", [position for position, *_ in records])
+        require_unique(self.file, "annotations", "image_id", positions)
         require_unique(self.file, "annotations", "file_name", [entry.file_name for entry in content.annotations])
+        records = (
+            self._record(content.images[position], categories, number, content.annotations[number])
+            for number, position in enumerate(positions)
+        )
+        super().__init__(str(self.file), (), records, transform)
         self.space, notes = label_space(self.file, content.categories, classes, categories.used)
         self.instances = instances
         self._official: tuple[CocoInstance, dict[Any, int]] | None = None  # read when first asked for
-        super().__init__(str(self.file), self.space.classes, (record[1:] for record in records), transform)
+        self.classes = self.space.classes
         notes += images.notes()
-        if left := len(content.images) - len(records):
+        if left := len(content.images) - len(self):
             notes.append(f"{left} of {len(content.images)} images have no annotation and are left out")
         self.notes = tuple(f"{self.file}: {note}" for note in notes)
 
-    def _record(
-        self, entries: Sequence[Image], images: ImageList, categories: CategoryList, number: int, entry: PanopticEntry
-    ) -> tuple[Any, ...]:
-        """The image's position, its id, photo, PNG, size, and id, category, is crowd of each segment."""
+    def _record(self, image: Image, categories: CategoryList, number: int, entry: PanopticEntry) -> tuple[Any, ...]:
+        """The image's id, photo, PNG, size, and id, category, is crowd of each segment."""
         place = f"$.annotations[{number}]"
-        position = images.position(entry.image_id, place)
         check_name(entry.file_name, self.file, f"{place}.file_name")
         segments, seen = [], set()
-        for k, segment in enumerate(entry.segments_info):
-            category = categories.number(segment.category_id, f"{place}.segments_info[{k}]")
+        for k, segment in enumerate(decode_segments(entry.segments_info, self.file, f"{place}.segments_info")):
+            category = categories.number(segment.category_id, place, k)
             segments.append((segment.id, category, bool(segment.iscrowd)))
             seen.add(segment.id)
         if len(seen) < len(segments):
             require_unique(self.file, f"annotations[{number}].segments_info", "id", [s for s, _, _ in segments])
-        image = entries[position]
         size = (image.height, image.width) if image.height and image.width else None
-        return position, image.id, image.file_name, entry.file_name, size, segments
+        return image.id, image.file_name, entry.file_name, size, segments
 
     def image_id(self, index: int) -> int | str:
         return self.records[index][0]

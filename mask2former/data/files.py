@@ -64,6 +64,12 @@ def read_image(path: Path) -> Image.Image:
     return load(path, open_image(path))
 
 
+def mode_of(path: Path) -> str:
+    """The mode of a picture, by its header."""
+    with open_image(path) as image:
+        return image.mode
+
+
 def load(path: Path, image: Image.Image) -> Image.Image:
     try:
         image.load()

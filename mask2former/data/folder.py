@@ -11,7 +11,7 @@ import numpy as np
 
 from mask2former.data.annotation import IdMap, values_in
 from mask2former.data.dataset import SegmentationDataset, Transform
-from mask2former.data.files import list_files, open_image, read_map, unique_stems
+from mask2former.data.files import list_files, mode_of, read_map, unique_stems
 from mask2former.data.label_space import LEFT_OUT, Color, LabelSpace, check_table
 from mask2former.data.mask_numbers import GREY_IN_COLOUR, SAID, in_scheme, scheme_of
 from mask2former.errors import DataError
@@ -81,7 +81,7 @@ class FolderDataset(SegmentationDataset):
         masks = {path.stem: path for path in self.maps.glob("*.png") if path.name[0] != "."}
         files = [masks[name] for name in names if name in masks]
         grey = scheme_of(files, ()) == GREY_IN_COLOUR
-        if grey or open_image(self.maps / f"{names[0]}.png").mode in SHALLOW:
+        if grey or mode_of(self.maps / f"{names[0]}.png") in SHALLOW:
             self.tasks = ("semantic",)
         if unused := masks.keys() - set(names):
             self.notes = (f"{self.maps}: {len(unused)} masks have no photo, such as {min(unused)}.png",)

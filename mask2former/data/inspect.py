@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,10 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mask2former.bounds import Count, Natural, check_arguments
 from mask2former.data.contact_sheet import contact_sheet
 from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.datasets import open_dataset
 from mask2former.errors import DataError
+from mask2former.output_folder import OutputFolder
+from mask2former.writing import as_json, as_picture, as_text, write_together
 
 TINY = 64  # pixels: a smaller segment covers less than four pixels of the network's mask features
 FEW = 10  # segments of a class
@@ -99,17 +101,21 @@ def inspect_dataset(
 ) -> Inspection:
     """Audit a dataset named as `open_dataset` has it, and write what was found into the folder `output`.
 
-    Writes inspection.txt, inspection.json and samples.png, a contact sheet of `samples` photos.
+    Writes inspection.txt, inspection.json and samples.png, a contact sheet of `samples` photos, in place of an earlier
+    report. Raises FileExistsError while another process writes into the folder.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # they are the report's notes
-        dataset = open_dataset(spec, split, classes, background, None, strict, skip_bad, exif)
-    report = inspect(dataset, photos)
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "inspection.txt").write_text(report.text(problems=len(report.problems)) + "\n", encoding="utf-8")
-    (output / "inspection.json").write_text(json.dumps(asdict(report), indent=1), encoding="utf-8")
-    draw_samples(dataset, samples).save(output / "samples.png")
+    check_arguments({"photos": Count, "samples": Natural}, {"photos": photos, "samples": samples})
+    with OutputFolder(output) as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # they are the report's notes
+            dataset = open_dataset(spec, split, classes, background, None, strict, skip_bad, exif)
+        report = inspect(dataset, photos)
+        contents = {
+            "inspection.txt": as_text(report.text(problems=len(report.problems))),
+            "inspection.json": as_json(asdict(report), indent=1),
+            "samples.png": as_picture(draw_samples(dataset, samples)),
+        }
+        write_together(folder.path, contents)
     return report
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mask2former.data.annotation import IdMap, values_in
 from mask2former.data.dataset import SegmentationDataset
-from mask2former.data.files import load, open_image, read_map
+from mask2former.data.files import load, mode_of, open_image, read_map
 from mask2former.data.findings import Findings
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
 from mask2former.data.listing import Listing, split_of
@@ -131,15 +131,15 @@ def read_values(path: Path, as_colors: bool) -> np.ndarray:
         if is_grey(path) and not (values % GREY).any():
             return values // GREY
         return values
-    if open_image(path).mode == "P":
+    if mode_of(path) == "P":
         colors = np.asarray(load(path, open_image(path)).convert("RGBA")).view("<u4")[..., 0] & 0xFFFFFF
         return colors.astype(np.int32)
     values = read_map(path)
-    return values.astype(np.int32) * GREY if open_image(path).mode in ("L", "1", "I;16", "I") else values
+    return values.astype(np.int32) * GREY if mode_of(path) in ("L", "1", "I;16", "I") else values
 
 
 def is_grey(path: Path) -> bool:
-    return open_image(path).mode in ("RGB", "RGBA")
+    return mode_of(path) in ("RGB", "RGBA")
 
 
 def packed(color: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mask2former.data.annotation import values_in
-from mask2former.data.files import open_image, read_map
+from mask2former.data.files import mode_of, read_map
 from mask2former.errors import DataError
 
 GREY = 0x010101  # R = G = B
@@ -40,7 +40,7 @@ def scheme_of(masks: Sequence[Path], classes: Collection[int]) -> str:
     found = []  # the values of each mask in colour, but 0
     for path in some(masks):
         try:
-            if open_image(path).mode in ("RGB", "RGBA"):
+            if mode_of(path) in ("RGB", "RGBA"):
                 found.append([value for value in values_in(read_map(path)) if value])
         except DataError:  # said when it is read
             continue

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch.distributed as dist
 from PIL import Image
 
+from mask2former.bounds import Natural, check_arguments
 from mask2former.data.annotation import Annotation, lookup
 from mask2former.data.contact_sheet import paint
 from mask2former.data.dataset import SegmentationDataset
@@ -26,11 +27,15 @@ from mask2former.evaluation.panoptic import PanopticQuality
 from mask2former.evaluation.semantic import MeanIoU
 from mask2former.inference.predictor import Predictor
 from mask2former.inference.segmentation import Segmentation
+from mask2former.output_folder import OutputFolder
 from mask2former.structures import TASKS, ClassInfo
+from mask2former.unfinished import remove
+from mask2former.writing import as_json, as_picture, as_text, longest_name, safe_name, write_bytes, write_together
 
 MEASURE = {"panoptic": "PQ", "instance": "AP", "semantic": "IoU"}  # of a class
 METRICS = {"panoptic": PanopticQuality, "instance": MaskAveragePrecision, "semantic": MeanIoU}
 PAGE = 640  # pixels along the longer side of a drawn photo
+REPORT = ("evaluation.json", "evaluation.txt")
 AHEAD = 4  # photos and annotations read while the network works
 
 
@@ -38,7 +43,7 @@ def evaluate(
     predictor: Predictor,
     dataset: SegmentationDataset,
     tasks: Sequence[str] | None = None,
-    output: Path | str | None = None,
+    output: OutputFolder | Path | str | None = None,
     worst: int = 0,
     progress: Callable[[int, int], None] | None = None,
     max_detections: int = 100,
@@ -48,7 +53,8 @@ def evaluate(
     Arguments:
         dataset: its transform is not used; its classes must be the model's, in the same order.
         tasks: by default those that the annotations can judge. Several cost one run of the network.
-        output: a folder for evaluation.json, evaluation.txt and the pictures; written by the first process.
+        output: a folder for evaluation.json, evaluation.txt and the pictures; written by the first process, which
+            raises FileExistsError first of all where there are such already (an `OutputFolder` has been asked before).
         worst: for each task draw so many of the photos it did worst on: truth on the left, prediction on the right.
         progress: called after each photo with how many are done and how many this process has to do.
         max_detections: of a photo, that AP counts; COCO's is 100.
@@ -59,16 +65,52 @@ def evaluate(
     Raises DataError where no photo has anything to judge a task by, ValueError where the classes differ, the
     annotations cannot judge a task, or a photo would count twice.
     """
+    check_arguments({"worst": Natural}, {"worst": worst})
     tasks = tuple(tasks or dataset.tasks)
     if not set(tasks) <= set(dataset.tasks):
         raise ValueError(f"tasks {tasks}: {dataset.name} can judge {dataset.tasks}")
     check_classes(predictor.classes, dataset.classes)
     check_photos(dataset)
     require_targets(dataset, tasks)
+    rank, processes = place_among_processes()
+    with output_folder(output, tasks if worst else ()) if output is not None and rank == 0 else nullcontext() as folder:
+        report, metrics = measure(predictor, dataset, tasks, rank, processes, progress, max_detections)
+        scores = {task: metric.image_scores() for task, metric in metrics.items()} if worst else {}
+        if folder is not None:
+            contents = as_json(report, indent=1), as_text(table(report, per_class=True))
+            write_together(folder.path, dict(zip(REPORT, contents, strict=True)))
+            for task, of_image in scores.items():
+                draw_worst(predictor, dataset, task, of_image, worst, folder.path / worst_folder(task))
+    return report
+
+
+def output_folder(output: OutputFolder | Path | str, drawn: Iterable[str] = (), overwrite: bool = False) -> Any:
+    """The folder that a report goes into, with pictures of some tasks' worst photos; as it is where it is held already.
+
+    In a `with` it raises FileExistsError where an earlier report is there, unless `overwrite`.
+    """
+    if isinstance(output, OutputFolder):
+        return nullcontext(output)
+    return OutputFolder(output, [*REPORT, *map(worst_folder, drawn)], overwrite)
+
+
+def worst_folder(task: str) -> str:
+    return f"worst_{task}"
+
+
+def measure(
+    predictor: Predictor,
+    dataset: SegmentationDataset,
+    tasks: Sequence[str],
+    rank: int,
+    processes: int,
+    progress: Callable[[int, int], None] | None,
+    max_detections: int,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The report, and the metric of each task."""
     metrics = {task: METRICS[task](dataset.classes) for task in TASKS if task in tasks}
     if "instance" in metrics:
         metrics["instance"].max_detections = max_detections
-    rank, processes = place_among_processes()
     mine = range(rank, len(dataset), processes)
     truths: deque[tuple[int, dict[str, Annotation]]] = deque()  # of the photos that the predictor has taken
     read = partial(read_pair, dataset, tasks=tuple(metrics))
@@ -85,7 +127,7 @@ def evaluate(
     for done, prediction in enumerate(predictor.stream(photos(), list(metrics)), start=1):
         index, truth = truths.popleft()
         if prediction.error is not None:
-            raise prediction.error
+            raise ValueError(f"photo {dataset.image_id(index)!r}: {prediction.error}") from prediction.error
         for task, metric in metrics.items():
             add(metric, dataset.image_id(index), prediction.result[task], truth[task])
         if progress is not None:
@@ -94,15 +136,7 @@ def evaluate(
     report = {"dataset": dataset.name, "photos": len(dataset) - len(broken)}
     report |= {t: m.compute() for t, m in metrics.items()}
     report["notes"] = [f"a broken photo was left out: {reason}" for reason in broken] + notes_of(report, metrics)
-    scores = {task: metric.image_scores() for task, metric in metrics.items()} if worst else {}
-    if output is not None and rank == 0:
-        output = Path(output)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "evaluation.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-        (output / "evaluation.txt").write_text(table(report, per_class=True) + "\n", encoding="utf-8")
-        for task, of_image in scores.items():
-            draw_worst(predictor, dataset, task, of_image, worst, output / f"worst_{task}")
-    return report
+    return report, metrics
 
 
 def add(metric: Any, image_id: int | str, result: Segmentation, truth: Annotation) -> None:
@@ -242,7 +276,8 @@ def draw_worst(
     folder: Path,
 ) -> None:
     """The photos with the lowest scores as pictures, truth beside prediction, the score in the name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    remove(folder)  # an earlier run's, whose names are others
+    folder.mkdir()
     indices = {dataset.image_id(index): index for index in range(len(dataset))}
     for rank, image_id in enumerate(sorted(scores, key=scores.__getitem__)[:worst], start=1):
         photo, truths = read_pair(dataset, indices[image_id], (task,))
@@ -252,4 +287,5 @@ def draw_worst(
         page = Image.new("RGB", (2 * truth.width + 8, max(truth.height, found.height)), "white")
         page.paste(truth, (0, 0))
         page.paste(found, (truth.width + 8, 0))
-        page.save(folder / f"{rank:02d}_{100 * scores[image_id]:.1f}_{image_id}.png")
+        name = safe_name(f"{rank:02d}_{100 * scores[image_id]:.1f}_{image_id}", longest_name(folder) - 4)
+        write_bytes(folder / f"{name}.png", as_picture(page))

@@ -1,16 +1,12 @@
-"""Segments as files: COCO's results, panopticapi's PNG and JSON, semantic PNG, overlay.
+"""Segments in the forms others read: COCO's results, panopticapi's PNG and JSON, semantic PNG.
 
 Shape letters: H × W the photo, K classes.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,93 +14,10 @@ from PIL import Image
 from mask2former.inference.postprocess import thing_positions
 from mask2former.structures import ClassInfo, Segment
 
-if TYPE_CHECKING:
-    from mask2former.inference.segmentation import Segmentation
-
 FORMATS = ("coco", "panoptic", "semantic")
 CATEGORIES = ("dataset_id", "thing_position")
-FORMAT_OF_TASK = {"panoptic": "panoptic", "instance": "coco", "semantic": "semantic"}
+DIGITS = 18  # of a number that every reader of JSON can hold
 NO_CLASS = 255  # in a semantic PNG; 65535 where there are more classes than that
-
-
-class ResultWriter:
-    """Writes results into a folder: the pictures as they come, the JSON files, one for all results, at the end.
-
-    NAME.TASK.jpg is the overlay, NAME.panoptic.png and NAME.semantic.png the formats of those names; panoptic.json and
-    coco.json, after `prefix`, are about all of them. Every file is written under another name first, so that none is
-    ever there in part.
-    """
-
-    def __init__(
-        self, folder: str | Path, formats: Sequence[str] | None = None, overlay: bool = True, prefix: str = ""
-    ):
-        """formats: some of FORMATS for every result; None for that of its task, where what it needs is installed."""
-        if unknown := [name for name in formats or () if name not in FORMATS]:
-            raise ValueError(f"format {unknown[0]!r}: expected some of {FORMATS}")
-        self.folder, self.formats, self.overlay, self.prefix = Path(folder), formats, overlay, prefix
-        self.coco: list[dict[str, Any]] | None = None
-        self.panoptic: dict[str, Any] | None = None
-        self.names: dict[int | str, str] = {}  # image id → the photo's name
-        self.written: list[Path] = []
-
-    def add(self, result: Segmentation) -> None:
-        formats = formats_of(result.task) if self.formats is None else self.formats
-        image_id = image_id_of(result.name)
-        if self.names.setdefault(image_id, result.name) != result.name:
-            image_id = result.name  # 1 and 01 are two photos
-        if self.overlay:
-            self._write_image(f"{result.name}.{result.task}.jpg", result.overlay())
-        if "coco" in formats:
-            self.coco = self.coco or []
-            self.coco += result.to_coco(image_id)
-        if "panoptic" in formats:
-            picture, annotation = result.to_panoptic(image_id)
-            self._write_image(annotation["file_name"], picture)
-            self.panoptic = self.panoptic or panoptic_json(result.classes)
-            height, width = result.size
-            image = {"id": image_id, "file_name": annotation["file_name"], "height": height, "width": width}
-            self.panoptic["images"].append(image)
-            self.panoptic["annotations"].append(annotation)
-        if "semantic" in formats:
-            self._write_image(f"{result.name}.semantic.png", result.to_semantic())
-
-    def close(self) -> list[Path]:
-        """Write the JSON files. Returns all that was written."""
-        for name, content in (("coco", self.coco), ("panoptic", self.panoptic)):
-            if content is not None:
-                text = json.dumps(content)
-                self._write(
-                    f"{self.prefix}{name}.json", lambda path, text=text: path.write_text(text, encoding="utf-8")
-                )
-        return self.written
-
-    def _write_image(self, name: str, picture: Image.Image) -> None:
-        # maps of ids are small even with little compression, which is several times faster
-        options = {"quality": 92} if name.endswith(".jpg") else {"compress_level": 1}
-        self._write(name, lambda path: picture.save(path, **options))
-
-    def _write(self, name: str, write: Callable[[Path], Any]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / name
-        temporary = path.with_name(f".{os.getpid()}.{name}")
-        try:
-            write(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        self.written.append(path)
-
-
-def formats_of(task: str) -> list[str]:
-    """A task's own format; none, with a warning, where COCO's needs a library that is not installed."""
-    wanted = FORMAT_OF_TASK[task]
-    if wanted == "coco":
-        try:
-            rle_encoder()
-        except ImportError as error:
-            warnings.warn(f"coco.json is left out: {error}", stacklevel=2)
-            return []
-    return [wanted]
 
 
 def coco_results(
@@ -220,7 +133,7 @@ def position_of(ids: np.ndarray, numbers: Sequence[int]) -> np.ndarray:
 
 def image_id_of(name: str) -> int | str:
     """A photo's id from its file's name: COCO's photos are named after their ids."""
-    return int(name) if name.isascii() and name.isdigit() else name
+    return int(name) if name.isascii() and name.isdigit() and len(name) <= DIGITS else name
 
 
 def coco_box(segment: Segment) -> list[int]:

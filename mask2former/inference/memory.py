@@ -36,10 +36,9 @@ class MemoryBudget:
 
         Raises ValueError where not even the smallest window fits.
         """
-        config, parameter = model.config, next(model.parameters())
+        config = model.config
         values = HIDDEN * config.hidden_dim + STEM * model.backbone.channels[0] + QUERY * config.num_queries
-        self.ceiling = ceiling
-        self.network = MARGIN * values * max(4, parameter.element_size()) + INPUT  # bytes an input pixel
+        self.ceiling, self.model, self.values = ceiling, model, values
         self.masks = instances / 8  # bytes a pixel: as if each covered half of the photo, held twice while merged
         needed = FIXED + SMALLEST**2 * (self.network + POST)
         if ceiling < needed:
@@ -47,6 +46,11 @@ class MemoryBudget:
                 f"memory={ceiling}: expected at least {round(needed)} bytes, which a window of {SMALLEST} × {SMALLEST} "
                 "needs with this model; raise it, or take a smaller model"
             )
+
+    @property
+    def network(self) -> float:
+        """Bytes an input pixel, of the model as it is now."""
+        return MARGIN * self.values * max(4, next(self.model.parameters()).element_size()) + INPUT
 
     def needed(self, sizes: PhotoSizes, tasks: Sequence[str]) -> float:
         """Bytes for a photo that goes through the network whole."""

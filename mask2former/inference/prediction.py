@@ -39,5 +39,12 @@ class Prediction:
         return self.result is not None or self.error is not None
 
     @property
+    def label(self) -> str:
+        """What the photo is called in a message."""
+        if isinstance(self.source, str | os.PathLike):
+            return str(self.source)
+        return f"the photo of {self.photo.width} × {self.photo.height} pixels" if self.photo else "the photo"
+
+    @property
     def name(self) -> str:
         return Path(self.source).stem if isinstance(self.source, str | os.PathLike) else "photo"

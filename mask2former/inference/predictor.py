@@ -15,7 +15,9 @@ from typing import Any, Literal, overload
 import torch
 from torch import nn
 
+from mask2former.bounds import Amount, Count, Share, check_arguments, shown
 from mask2former.errors import PhotoError
+from mask2former.finite import NotFinite, require_finite
 from mask2former.inference import postprocess
 from mask2former.inference.memory import MemoryBudget
 from mask2former.inference.merge import MergedMap, MergedMasks
@@ -28,6 +30,17 @@ from mask2former.inference.side_thread import side_thread
 from mask2former.structures import TASKS, ClassInfo, Outputs, PhotoSizes, Protocol, Task
 
 AHEAD = 2  # batches of photos that are read while the network works
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SETTINGS = {
+    "batch_size": Count,
+    "object_mask_threshold": Share | None,
+    "overlap_threshold": Share | None,
+    "instances_per_image": Count | None,
+    "score_threshold": Share,
+    "max_pixels": Amount,
+    "memory": Amount | None,
+    "compile": bool | str,
+}
 
 
 class Predictor:
@@ -59,7 +72,8 @@ class Predictor:
     ):
         """
         Args:
-            model: with a `config`; it is put into evaluation mode, and moved if device or dtype say so.
+            model: with a `config`; it is put into evaluation mode, and moved if device or dtype say so. What is done to
+                it later counts (other weights, another device or dtype), but training mode is undone, with a warning.
             dtype: of the network; what follows it is float32 (float64 for float64).
             preset, size: see `Preprocess.from_protocol`.
             batch_size: photos of equal padded size that go through the network together.
@@ -72,15 +86,24 @@ class Predictor:
                 goes through the network in as few overlapping windows as fit; batches are smaller where they have to
                 be, and post-processing no longer runs beside the network. ValueError if not even a window of 256 × 256
                 fits; what is too large for the ceiling in such windows is a PhotoError.
+
+        Raises ValueError naming an argument whose value makes no sense.
         """
+        given = locals()
+        check_arguments(SETTINGS, given)
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype={shown(dtype)}: expected one of {', '.join(map(str, DTYPES))}")
         protocol = model.config.protocol
-        self.model = model.to(device=device, dtype=dtype).eval()
+        try:
+            self.model = model.to(device=device if device is None else torch.device(device), dtype=dtype).eval()
+        except (RuntimeError, TypeError, ValueError, OverflowError, AssertionError) as error:
+            if "memory" in str(error):
+                raise
+            raise ValueError(f"device={shown(device)}: {str(error).partition(chr(10))[0]}") from error
         self.classes, self.protocol = model.config.classes, protocol
         self.preprocess = Preprocess.from_protocol(protocol, preset, size)
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected at least 1")
         self.batch_size, self.max_pixels = batch_size, max_pixels
-        self._warned = False
+        self._warned = self._warned_of_training = False
         self.panoptic_options = {
             "object_mask_threshold": _default(object_mask_threshold, protocol.object_mask_threshold),
             "overlap_threshold": _default(overlap_threshold, protocol.overlap_threshold),
@@ -119,7 +142,8 @@ class Predictor:
             for gives a warning. "all" gives a dict with those it was trained for, a list of tasks one with these;
             the photo goes through backbone and pixel decoder once for all of them.
 
-        Raises PhotoError or FileNotFoundError for the first photo that cannot be read, ValueError for unknown tasks.
+        Raises PhotoError or FileNotFoundError for the first photo that cannot be read, ValueError for unknown tasks and
+        for a photo of which the network computes numbers that are not finite.
         """
         several = isinstance(photos, list | tuple)
         results = []
@@ -226,6 +250,7 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, batch: Sequence[Prediction], tasks: Sequence[str]) -> tuple[dict[str, Outputs], Clock]:
         """The network's outputs for photos of one padded size, by task, and the clock that timed it."""
+        self._leave_training()
         parameter = next(self.model.parameters())
         clock = Clock(parameter.device)
         pixel_values = torch.stack([p.pixel_values for p in batch]).to(
@@ -253,6 +278,9 @@ class Predictor:
             seconds["reading"] += time.perf_counter() - start
             finisher.submit(self._finish, [part], *self._predict([part], tasks), False).result()
             start = time.perf_counter()
+            if part.error is not None:
+                prediction.error = part.error
+                return
             for name, found in part.result.items():
                 merged[name].add(window, found)
             part.seconds["post-processing"] += time.perf_counter() - start
@@ -273,14 +301,20 @@ class Predictor:
             for row, prediction in enumerate(batch):
                 start = time.perf_counter()
                 found = {}
-                for name, predicted in outputs.items():
-                    found[name] = self.segment(predicted[row], prediction.sizes, name)
-                    found[name].photo, found[name].name = prediction.photo, prediction.name
+                try:
+                    for name, predicted in outputs.items():
+                        found[name] = self.segment(predicted[row], prediction.sizes, name)
+                        found[name].photo, found[name].name = prediction.photo, prediction.name
+                except NotFinite as error:
+                    prediction.error = ValueError(f"{prediction.label}: {error}")
+                    continue
                 prediction.seconds |= {"network": network, "post-processing": time.perf_counter() - start}
                 prediction.result = found.popitem()[1] if single else found  # from here on it is done
 
     def segment(self, outputs: Outputs, sizes: PhotoSizes, task: str) -> Segmentation:
-        """The segments in the network's outputs for one photo: post-processing alone."""
+        """The segments in the network's outputs for one photo: post-processing alone. ValueError where these are not
+        finite."""
+        require_finite(outputs, self.model)
         if task == "instance":
             masks, segments = postprocess.instance(outputs, sizes, self.classes, **self.instance_options)
             return Segmentation(task, segments, self.classes, masks=masks)
@@ -290,13 +324,26 @@ class Predictor:
         labels = postprocess.semantic(outputs, sizes, sum_first=self.protocol.tasks == ("semantic",))
         return Segmentation.from_labels(labels.cpu().numpy(), self.classes)
 
+    def _leave_training(self) -> None:
+        """Back into evaluation mode where somebody has put the model, or a part of it, into training mode."""
+        if any(module.training for module in self.model.modules()):
+            self.model.eval()
+            if not self._warned_of_training:
+                self._warned_of_training = True
+                warnings.warn(
+                    "the predictor's model was put into training mode, where dropout makes its answers random; it is "
+                    "in evaluation mode again",
+                    stacklevel=2,
+                )
+
     def _tasks(self, task: str | Sequence[str] | None) -> tuple[str, ...]:
         """The tasks to do. Warns, once in the predictor's life, of such as the model was not trained for."""
         trained = self.protocol.tasks
         if task == "all":
             return trained
-        tasks = (task,) if isinstance(task, str) else trained[:1] if task is None else tuple(task)
-        if not tasks or not set(tasks) <= set(TASKS):
+        several = isinstance(task, list | tuple)
+        tasks = tuple(task) if several else trained[:1] if task is None else (task,)
+        if not tasks or any(not isinstance(name, str) or name not in TASKS for name in tasks):
             raise ValueError(f"task {task!r}: expected one of {TASKS}, a list of them, or 'all'")
         untrained = [name for name in tasks if name not in trained]
         if untrained and not self._warned:

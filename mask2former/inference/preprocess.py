@@ -5,7 +5,9 @@ Shape letters: H × W the photo, h × w the padded input.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mask2former.bounds import Count, Deviation, Finite, Side, check_fields, plain, problem_of, shown
+from mask2former.inference.photo import MAX_PIXELS
 from mask2former.structures import PhotoSizes, Protocol
 
 PRESETS = ("paper", "hub")
@@ -28,13 +32,19 @@ class Preprocess:
     network sees the padding.
     """
 
-    short_side: int = 800
-    long_side: int = 1333
-    exact_size: tuple[int, int] | None = None
-    mean: tuple[float, float, float] = Protocol.pixel_mean
-    std: tuple[float, float, float] = Protocol.pixel_std
-    divisor: int = 32
+    short_side: Side = 800
+    long_side: Count = 1333
+    exact_size: tuple[Side, Side] | None = None
+    mean: tuple[Finite, Finite, Finite] = Protocol.pixel_mean
+    std: tuple[Deviation, Deviation, Deviation] = Protocol.pixel_std
+    divisor: Count = 32
     resize: bool = True
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.exact_size and math.prod(self.exact_size) > MAX_PIXELS:
+            height, width = self.exact_size
+            raise ValueError(f"size={height}x{width}: expected at most {MAX_PIXELS} pixels")
 
     @classmethod
     def from_protocol(
@@ -54,14 +64,17 @@ class Preprocess:
             short, long = protocol.hub_sides
         elif preset == "hub":
             exact = protocol.hub_size
+        kind = tuple[Side, Side] if isinstance(size, tuple | list) else Side | Literal["photo"] | None
+        if problem_of(kind, size):
+            raise ValueError(
+                f"size={shown(size)}: expected a short side, or (height, width), in pixels (1 to 100000), or 'photo'"
+            )
+        size = plain(size)
         resize = size != "photo"
         if isinstance(size, int):
             short, long, exact = size, round(size * long / short), None
         elif size is not None and resize:
             exact = tuple(size)
-        wanted = exact or (short,)
-        if len(wanted) > 2 or not all(isinstance(side, int) and side > 0 for side in wanted):
-            raise ValueError(f"size={size!r}: expected a short side, or (height, width), in pixels, or 'photo'")
         return cls(short, long, exact, protocol.pixel_mean, protocol.pixel_std, resize=resize)
 
     def sizes(self, photo: tuple[int, int]) -> PhotoSizes:

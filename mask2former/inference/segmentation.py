@@ -17,7 +17,10 @@ from PIL import Image
 
 from mask2former.inference import formats, visualize
 from mask2former.inference.packed_masks import PackedMasks
+from mask2former.inference.result_writer import ResultWriter
 from mask2former.structures import TASKS, ClassInfo, Segment
+
+PATIENCE = 10.0  # seconds that a result waits for others that are being saved into the same folder
 
 
 class Segmentation:
@@ -170,15 +173,19 @@ class Segmentation:
         labels = {segment.id: segment.label_id for segment in self.segments}
         return formats.semantic_picture(self.segmentation, labels, self.classes)
 
-    def save(self, folder: str | Path, only: Sequence[str] | None = None, overlay: bool = True) -> list[Path]:
+    def save(
+        self, folder: str | Path, only: Sequence[str] | None = None, overlay: bool = True, overwrite: bool = False
+    ) -> list[Path]:
         """Write the overlay and some formats (coco, panoptic, semantic; by default the task's own) into a folder.
 
         The overlay is NAME.TASK.jpg, the others are NAME.coco.json, NAME.panoptic.png with NAME.panoptic.json, and
-        NAME.semantic.png. Returns what was written.
+        NAME.semantic.png. Where one of these is there already, NAME is numbered (photo_2), unless `overwrite` is True.
+        Returns what was written. Raises FileExistsError while another process writes into the folder, OSError if the
+        disk will not take it; nothing is then left of it.
         """
-        writer = formats.ResultWriter(folder, only, overlay, prefix=f"{self.name}.")
-        writer.add(self)
-        return writer.close()
+        with ResultWriter(folder, only, overlay, alone=True, overwrite=overwrite, wait=PATIENCE) as writer:
+            writer.add(self)
+            return writer.close()
 
 
 def regions(index: NDArray[np.integer[Any]], count: int) -> dict[int, tuple[int, tuple[int, int, int, int]]]:

@@ -1,15 +1,27 @@
-"""Every size the paper varies, in one frozen, flat, commented dataclass; counts are true counts (nine layers is 9)."""
+"""Every size the paper varies, in one frozen, flat, commented dataclass; counts are true counts (nine layers is 9).
+
+The annotations are the declaration that a file's values are read against (`from_dict`), bounds included. Who makes a
+configuration in Python is trusted: he meets only what `__post_init__` says, and may pass a backbone any option.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta
+
+from mask2former.schema import convert
 from mask2former.structures import ClassInfo, Protocol
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+# What a file may say; the largest published are 133 classes, 250 queries and a width of 2048.
+Size = Annotated[int, Meta(ge=1, le=65536)]
+Layers = Annotated[int, Meta(ge=0, le=1000)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -18,33 +30,36 @@ class Mask2FormerConfig:
 
     backbone: str = "swin_tiny_patch4_window7_224"  # a timm model name
     backbone_options: Mapping[str, Any] = field(default_factory=dict)  # arguments over the timm model's own
-    drop_path_rate: float = 0.0  # stochastic depth in the backbone, training only (the paper's Swin: 0.3)
+    drop_path_rate: Share = 0.0  # stochastic depth in the backbone, training only (the paper's Swin: 0.3)
     frozen_batch_norm: bool = True  # batch norms of the backbone keep their statistics and their scale
-    num_classes: int = 133  # K; the class head has one more output, "no object"
-    num_queries: int = 100  # Q
-    hidden_dim: int = 256  # width of pixel decoder and transformer decoder
-    mask_dim: int = 256  # channels of mask features and mask embeddings
-    num_heads: int = 8  # of every attention
-    encoder_layers: int = 6  # deformable layers of the pixel decoder
-    encoder_feedforward_dim: int = 1024
-    encoder_points: int = 4  # sampling points a head and level
-    decoder_layers: int = 9  # transformer decoder layers; predictions are one more
-    decoder_feedforward_dim: int = 2048
-    dropout: float = 0.0  # of pixel decoder and transformer decoder, training only
+    num_classes: Size = 133  # K; the class head has one more output, "no object"
+    num_queries: Size = 100  # Q
+    hidden_dim: Size = 256  # width of pixel decoder and transformer decoder
+    mask_dim: Size = 256  # channels of mask features and mask embeddings
+    num_heads: Size = 8  # of every attention
+    encoder_layers: Layers = 6  # deformable layers of the pixel decoder
+    encoder_feedforward_dim: Size = 1024
+    encoder_points: Size = 4  # sampling points a head and level
+    decoder_layers: Layers = 9  # transformer decoder layers; predictions are one more
+    decoder_feedforward_dim: Size = 2048
+    dropout: Share = 0.0  # of pixel decoder and transformer decoder, training only
     classes: tuple[ClassInfo, ...] = ()  # K of them, or empty: then they are called "class 0", "class 1", …
     protocol: Protocol = Protocol()
 
     family = "mask2former"  # written beside the weights; no field
 
     def __post_init__(self):
-        for name in ("num_classes", "num_queries", "hidden_dim", "mask_dim", "num_heads", "encoder_feedforward_dim",
-                     "encoder_points", "decoder_feedforward_dim"):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if self.encoder_layers < 0 or self.decoder_layers < 0:
-            raise ValueError(f"encoder_layers={self.encoder_layers}, decoder_layers={self.decoder_layers}: negative")
+        at_least(self, 1, "num_classes", "num_queries", "hidden_dim", "mask_dim", "num_heads",
+                 "encoder_feedforward_dim", "encoder_points", "decoder_feedforward_dim")  # fmt: skip
+        at_least(self, 0, "encoder_layers", "decoder_layers")
+        for name in ("drop_path_rate", "dropout"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value < 1:
+                raise ValueError(f"{name}={value!r}: expected at least 0 and less than 1")
         if self.hidden_dim % self.num_heads:
             raise ValueError(f"hidden_dim={self.hidden_dim} is not a multiple of num_heads={self.num_heads}")
+        if self.hidden_dim % 4:  # rows and columns, sine and cosine
+            raise ValueError(f"hidden_dim={self.hidden_dim}: expected a multiple of 4, for the position encoding")
         if not self.classes:
             named = tuple(ClassInfo(f"class {k}", True, class_color(k), k) for k in range(self.num_classes))
             object.__setattr__(self, "classes", named)
@@ -57,17 +72,24 @@ class Mask2FormerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`. Raises ValueError naming unknown entries."""
+        """The inverse of `to_dict`. Raises ValueError naming unknown entries, and values of other types or sizes."""
         values = {k: v for k, v in values.items() if k != "family"}
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"unknown entries in the configuration: {unknown}")
-        if "classes" in values:
-            values["classes"] = tuple(ClassInfo(**{**c, "color": tuple(c["color"])}) for c in values["classes"])
-        if "protocol" in values:
-            lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values["protocol"].items()}
-            values["protocol"] = Protocol(**lists)
-        return cls(**values)
+        known = {"the configuration": cls, "protocol": Protocol, "classes": ClassInfo}
+        parts = {"the configuration": [values], "protocol": [values.get("protocol")], "classes": values.get("classes")}
+        for part, content in parts.items():
+            names = {f.name for f in fields(known[part])}
+            for one in content if isinstance(content, list | tuple) else ():
+                if isinstance(one, dict) and (unknown := sorted(set(one) - names, key=str)):
+                    raise ValueError(f"unknown entries in {part}: {unknown[:10]}; it has {', '.join(sorted(names))}")
+        return convert(values, cls, ValueError)
+
+
+def at_least(config: object, least: int, *names: str) -> None:
+    """Raise ValueError unless each of these fields is a whole number and no smaller."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name}={value!r}: expected a whole number, at least {least}")
 
 
 def class_color(index: int) -> tuple[int, int, int]:

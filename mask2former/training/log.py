@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tqdm import tqdm
+
+from mask2former.writing import append_line, write_bytes
 
 
 class Log:
@@ -19,15 +22,29 @@ class Log:
         self.clock, self.last = time.perf_counter(), start
         if not enabled:
             return
-        output.mkdir(parents=True, exist_ok=True)
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
-        # Lines after the checkpoint will be written again; a line cut short by a kill is one of them.
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
-        self.path.write_text("".join(kept))
+        write_bytes(self.path, b"".join(self._kept(start)))
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(output, purge_step=start + 1)
+
+    def _kept(self, start: int) -> list[bytes]:
+        """The lines up to the checkpoint; those after it will be written again, and one that a kill has cut short is
+        one of them. Raises ValueError for a file that is no log."""
+        lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+        kept = []
+        for number, line in enumerate(lines, start=1):
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            try:
+                if int(json.loads(line)["step"]) <= start:
+                    kept.append(line)
+            except (ValueError, TypeError, LookupError, RecursionError) as error:
+                raise ValueError(
+                    f"{self.path}, line {number} is not what a run logs ({type(error).__name__}: {error}); move that "
+                    "file elsewhere"
+                ) from error
+        return kept
 
     def progress(self, steps: range) -> tqdm:
         self.bar = tqdm(steps, initial=self.start, total=self.steps, unit="step", disable=not self.enabled)
@@ -52,8 +69,8 @@ class Log:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         if not self.enabled:
             return
-        with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}  # JSON has no NaN
+        append_line(self.path, json.dumps({"step": step, **finite}))
         if self.writer:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, step)

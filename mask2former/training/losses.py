@@ -15,10 +15,22 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mask2former.bounds import Count, Magnitude, Share, check_arguments
 from mask2former.kernels.precision import without_autocast
 from mask2former.structures import Outputs, Targets
 from mask2former.training.matcher import TERMS, assign, matching_costs, require_finite
 from mask2former.training.points import Points, sample_maps, uncertain_points
+
+ARGUMENTS = {
+    "num_classes": Count,
+    "class_weight": Magnitude,
+    "mask_weight": Magnitude,
+    "dice_weight": Magnitude,
+    "no_object_weight": Magnitude,
+    "num_points": Count,
+    "oversample_ratio": Magnitude,
+    "importance_sample_ratio": Share,
+}
 
 
 class Criterion(nn.Module):
@@ -49,7 +61,8 @@ class Criterion(nn.Module):
         importance_sample_ratio: float = 0.75,  # the share of the points that is chosen so
     ):
         super().__init__()
-        if num_points < 1 or oversample_ratio < importance_sample_ratio or not 0 <= importance_sample_ratio <= 1:
+        check_arguments(ARGUMENTS, locals())
+        if oversample_ratio < importance_sample_ratio:
             raise ValueError(
                 f"num_points={num_points}, oversample_ratio={oversample_ratio}, importance_sample_ratio="
                 f"{importance_sample_ratio}: expected points, a share from 0 to 1, and an oversampling not below it"

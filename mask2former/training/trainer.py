@@ -9,13 +9,15 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from mask2former.bounds import Count, Decay, Magnitude, Natural, Positive, Seed, Workers, check_fields
 from mask2former.errors import DataError
+from mask2former.output_folder import OutputFolder
 from mask2former.structures import Targets
 from mask2former.training.batches import BatchOrder, SeededDataset, collate, seed_of
 from mask2former.training.checkpoint import load_checkpoint, save_checkpoint
@@ -23,6 +25,7 @@ from mask2former.training.interruption import Interruption, leave_to_parent
 from mask2former.training.log import Log
 from mask2former.training.optimizer import AveragedWeights, lr_factor, parameter_groups, scaled_lr
 from mask2former.training.processes import Processes, checkpoint_activations
+from mask2former.unfinished import remove
 
 M = TypeVar("M", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,33 +35,29 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class Settings:
     """How to train. The defaults are the papers', but for the number of steps (theirs: 368,750 on COCO)."""
 
-    steps: int = 10_000
-    batch_size: int = 16  # images a step, all processes and passes together
-    accumulate: int = 1  # passes a step is split into, to save memory; each is normalised by its own targets
-    lr: float | None = None  # None: 1e-4 for 16 images a step, linearly less or more for fewer or more
-    backbone_multiplier: float = 0.1  # of the learning rate
-    weight_decay: float = 0.05  # not of norms and embeddings
-    schedule: str = "poly"  # or "step", "constant"
-    warmup: int = 0  # steps over which the learning rate rises
-    clip: float = 0.01  # largest norm of the gradient of all parameters together
-    precision: str = "fp32"  # "bf16", "fp16" (autocast; parameters stay float32)
-    average: float | None = None  # decay of the moving average of the weights, such as 0.9999
+    steps: Count = 10_000
+    batch_size: Count = 16  # images a step, all processes and passes together
+    accumulate: Count = 1  # passes a step is split into, to save memory; each is normalised by its own targets
+    lr: Positive | None = None  # None: 1e-4 for 16 images a step, linearly less or more for fewer or more
+    backbone_multiplier: Magnitude = 0.1  # of the learning rate
+    weight_decay: Magnitude = 0.05  # not of norms and embeddings
+    schedule: Literal["poly", "step", "constant"] = "poly"
+    warmup: Natural = 0  # steps over which the learning rate rises
+    clip: Positive = 0.01  # largest norm of the gradient of all parameters together
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # the others by autocast; parameters stay float32
+    average: Decay | None = None  # decay of the moving average of the weights, such as 0.9999
     compile: bool = False
     checkpoint_activations: bool = False  # compute each block's activations again in the backward pass: less memory
     shard: bool = False  # several GPUs: split parameters and optimiser state among them (FSDP2), not only images
-    workers: int = 4  # processes that read images, for each training process
-    seed: int = 0
-    log_every: int = 20  # steps
-    save_every: int = 1000
-    evaluate_every: int = 0  # 0: only at the end
+    workers: Workers = 4  # processes that read images, for each training process
+    seed: Seed = 0
+    log_every: Count = 20  # steps
+    save_every: Count = 1000
+    evaluate_every: Natural = 0  # 0: only at the end
     tensorboard: bool = False
 
     def __post_init__(self):
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision {self.precision!r}: expected one of {sorted(PRECISIONS)}")
-        if min(self.steps, self.batch_size, self.accumulate, self.log_every, self.save_every) < 1:
-            raise ValueError(f"steps, batch_size, accumulate, log_every and save_every must be positive: {self}")
-        lr_factor(0, self.steps, self.schedule)
+        check_fields(self)
 
 
 # What a continued run may set differently: nothing here changes what a step computes, but for the run's length.
@@ -72,7 +71,7 @@ def train(
     dataset: Dataset[Any],
     criterion: nn.Module,
     settings: Settings,
-    output: str | Path,
+    output: OutputFolder | str | Path,
     evaluate: Callable[[M], Mapping[str, float]] | None = None,
     resume: bool = False,
 ) -> M:
@@ -92,14 +91,33 @@ def train(
         resume: continue from the checkpoint in `output`, if there is one. Killed at any moment and resumed, a run
             computes what it would have computed otherwise (on a GPU up to the order in which kernels add). Ctrl-C and
             SIGTERM let a single process finish its step and write a checkpoint before KeyboardInterrupt is raised.
-    Raises FileExistsError where `output` holds a checkpoint and `resume` is False, ValueError where it was begun with
-    other settings, FloatingPointError where a loss is not finite, RuntimeError where the gradient is not.
+    Raises FileExistsError where `output` holds a checkpoint and `resume` is False, or another run is at it; ValueError
+    where it was begun with other settings, CheckpointError where the checkpoint is broken or another network's, OSError
+    where the disk will not take it, FloatingPointError where a loss, the gradient or a weight is not finite.
     """
-    output, run = Path(output), Processes.join()
+    run = Processes.join()
+    if isinstance(output, OutputFolder) or not run.is_first:
+        return train_into(getattr(output, "path", output), model, dataset, criterion, settings, evaluate, resume, run)
+    with OutputFolder(output) as folder:
+        return train_into(folder.path, model, dataset, criterion, settings, evaluate, resume, run)
+
+
+def train_into(
+    output: str | Path,
+    model: nn.Module,
+    dataset: Dataset,
+    criterion: nn.Module,
+    settings: Settings,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+    resume: bool,
+    run: Processes,
+) -> nn.Module:
+    """`train`, in a folder that this run has to itself."""
+    output = Path(output)
+    remove(output / "checkpoint.pt.partial")  # an earlier version's, killed
     device, autocast_dtype = run.device(model), PRECISIONS[settings.precision]
     path = output / "checkpoint.pt"
-    if path.exists() and not resume:
-        raise FileExistsError(f"{path} exists: resume that run, or choose another folder")
+    require_new(output, resume)
     learner = Learner(model.to(device), criterion.to(device)).train()
     if settings.checkpoint_activations:
         checkpoint_activations(model)
@@ -146,7 +164,7 @@ def train(
                     terms, total = parallel(*batch)
                 scaler.scale(total / settings.accumulate).backward()
             scaler.unscale_(optimizer)
-            norm = nn.utils.clip_grad_norm_(parameters, settings.clip, error_if_nonfinite=settings.precision != "fp16")
+            norm = clip(parameters, settings.clip, step, scaled=settings.precision == "fp16")
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
@@ -171,6 +189,25 @@ def train(
     if average:
         average.swap()
     return model
+
+
+def require_new(output: Path, resume: bool) -> None:
+    """FileExistsError where another run would be overwritten."""
+    if (path := output / "checkpoint.pt").exists() and not resume:
+        raise FileExistsError(f"{path} exists: resume that run, or choose another folder")
+
+
+def clip(parameters: list[nn.Parameter], most: float, step: int, scaled: bool) -> Tensor:
+    """The norm of the gradient, which is `most` afterwards if it was more. FloatingPointError where it is not finite,
+    unless losses are scaled: then such a step is left out and the scale is lowered."""
+    try:
+        return nn.utils.clip_grad_norm_(parameters, most, error_if_nonfinite=not scaled)
+    except RuntimeError as error:
+        if "non-finite" not in str(error):
+            raise
+        raise FloatingPointError(
+            f"step {step + 1}: the gradient is not finite; lower the learning rate, or check the data"
+        ) from error
 
 
 class Learner(nn.Module):
