@@ -25,8 +25,12 @@ def open_photos(options: argparse.Namespace) -> tuple[SegmentationDataset, Segme
     from mask2former.data.datasets import is_bare
     from mask2former.data.flat import flat_for
     from mask2former.data.inspect import spread
+    from mask2former.training.processes import Processes
 
-    data = flat_for(open_data(options.data, "train", options), options.tasks, options.background)
+    opened = open_data(options.data, "train", options)
+    data = flat_for(opened, options.tasks, options.background)
+    if data is not opened and Processes.join().is_first:
+        print(f"data: {data.notes[-1]}", flush=True)
     if data.skipped is not None:
         data.skipped.file = options.output / "skipped_photos.txt"
     [*one] = options.data

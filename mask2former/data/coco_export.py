@@ -67,11 +67,14 @@ def files(listing: Listing) -> list[str]:
 
 def recognise(listing: Listing) -> str | None:
     found = files(listing)
-    return f"COCO from {tool(listing, found[0])}" if found else None
+    if not found:
+        return None
+    by = tool(listing, found[0])
+    return f"COCO from {by}" if by else "COCO instances"
 
 
 def tool(listing: Listing, file: str) -> str:
-    """Which tool wrote a file, by what only that one writes."""
+    """Which tool wrote a file, by what only that one writes; nothing where none is told."""
     text = (listing.root / file).read_bytes()
     start = text[:4096].lower()
     if file.endswith("_annotations.coco.json") or b"roboflow" in start:
@@ -83,7 +86,7 @@ def tool(listing: Listing, file: str) -> str:
         return "Supervisely"
     if b'"attributes"' in text and b'"occluded"' in text:
         return "CVAT"
-    return "an unnamed tool" if PurePosixPath(file).name[:10] != "instances_" else "COCO's own layout"
+    return ""
 
 
 def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> SegmentationDataset:
