@@ -100,6 +100,21 @@ def test_panoptic_quality_by_hand():
     assert quality.compute()["classes"][0]["false_alarms"] == 1
 
 
+def test_a_panoptic_segment_of_one_pixel_counts_and_one_of_none_does_not():
+    """One pixel is found, one made up. A predicted label without a pixel is neither, a true one is missed."""
+    truth_map, found = np.zeros((2, 1, 9), np.int32)
+    truth_map[0, 2:], truth_map[0, 0] = 2, 1
+    found[0, 0], found[0, 5] = 1, 2
+    truth = IdMap(np.array([0, 2, 1]), np.array([1, 0, 1], bool), np.zeros(3, bool), truth_map)
+    quality = PanopticQuality(CLASSES)
+    with np.errstate(all="raise"):
+        quality.update("a", found, np.array([0, 0, 0]), truth)
+    cat, dog, sky = quality.compute()["classes"]
+    assert (cat["matched"], cat["SQ"], cat["false_alarms"], cat["missed"]) == (1, 1.0, 1, 0)
+    assert (dog["false_alarms"], dog["missed"], sky["missed"]) == (0, 1, 1)
+    assert quality.image_scores()["a"] == pytest.approx(cat["PQ"] / 3) == pytest.approx(1 / 1.5 / 3)
+
+
 @needs_shared
 @pytest.mark.parametrize("spec", [COCO128, FRUITS], ids=["coco128", "fruits"])
 def test_mask_ap_equals_pycocotools(spec):
