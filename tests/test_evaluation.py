@@ -199,8 +199,30 @@ def test_nothing_to_judge_is_none_and_perfection_is_one():
     assert iou.compute()["mIoU"] == 1 and iou.compute()["classes"][2]["IoU"] is None
     with pytest.raises(ValueError, match=r"prediction \(4, 5\), ground truth \(4, 4\)"):
         quality.update("b", np.ones((4, 5), int), np.array([0]), truth)
+    with pytest.raises(ValueError, match=r"image b: prediction \(1, 4\), ground truth \(4, 4\)"):
+        iou.update("b", np.zeros((1, 4), int), truth.label_map())
+    with pytest.raises(ValueError, match=r"image b: prediction \(2, 4\), ground truth \(4, 4\)"):
+        MaskAveragePrecision(CLASSES).update("b", np.ones((1, 2, 4), bool), [0], [0.5], truth)
     with pytest.raises(ValueError, match="below 3"):
         iou.update("b", np.full((4, 4), 3), truth.label_map())
+
+
+def test_each_image_has_its_own_average_precision():
+    pytest.importorskip("hotcoco")
+    truth = IdMap(np.array([0]), np.array([True]), np.array([False]), np.ones((4, 4), np.int32))
+    precision = MaskAveragePrecision(CLASSES)
+    precision.update("missed", np.zeros((0, 4, 4), bool), [], [], truth)
+    precision.update("found", np.ones((1, 4, 4), bool), [0], [0.5], truth)
+    precision.update(7, np.ones((1, 4, 4), bool), [1], [0.5], truth)  # taken for another class
+    assert precision.image_scores() == pytest.approx({"missed": 0, "found": 1, 7: 0})
+    with pytest.raises(ValueError, match="shorter|longer"):
+        precision.update(8, np.ones((2, 4, 4), bool), [1], [0.5], truth)
+
+
+def test_mask_ap_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(ImportError, match="mask AP needs the package hotcoco: pip install hotcoco"):
+        MaskAveragePrecision(CLASSES).compute()
 
 
 def test_no_detections_and_no_objects():
