@@ -82,6 +82,7 @@ def test_mask_ap_goes_over_ten_overlaps(common):
     passed = sum(overlap < common for overlap in range(50, 100, 5))
     assert [found[name] for name in ("AP", "AR100")] == pytest.approx([passed / 10] * 2)
     assert [found[name] for name in ("AP50", "AP75")] == pytest.approx([float(common > 50), float(common > 75)])
+    assert found["classes"][0] == pytest.approx({"name": "cat", "AP": passed / 10, "AP50": float(common > 50)})
 
 
 def test_recall_is_counted_at_1_10_and_100_detections():

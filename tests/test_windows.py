@@ -359,6 +359,20 @@ def test_stuff_is_one_segment_a_photo_however_far_apart(label, count):
     assert len(result.segments) == count and (result.segmentation > 0).sum() == 64 * 34
 
 
+def test_windows_one_above_the_other():
+    windows, classes = cut(unpadded((160, 40)), (64, 64), 32), (THING, STUFF)
+    assert [w.column for w in windows] == [0] * len(windows) and len(windows) > 2
+    whole_map, whole_masks = MergedMap("panoptic", windows, classes), MergedMasks(windows, classes)
+    for window in windows:
+        mask = np.zeros(window.sizes.photo, bool)
+        mask[:, 10:20] = True
+        whole_map.add(window, Segmentation.from_ids(mask.astype(np.int32), {1: 0}, classes))
+        whole_masks.add(window, Segmentation.from_masks(mask[None], [0], classes, [0.5]))
+    for result in (whole_map.result(), whole_masks.result()):
+        (segment,) = result.segments
+        assert (segment.area, segment.box) == (1600, (10, 0, 20, 160))
+
+
 def test_a_merged_segment_scores_as_its_best_part_however_low():
     whole, ids = MergedMap("panoptic", three_in_a_row(), (THING, STUFF)), np.ones((64, 64), np.int32)
     for window, score in zip(three_in_a_row(), (0.02, 0.04, 0.03), strict=True):
