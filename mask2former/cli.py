@@ -25,6 +25,7 @@ from mask2former.commands.train import train, train_options
 from mask2former.commands.verify import verify, verify_options
 from mask2former.errors import sentence
 from mask2former.version import __version__
+from mask2former.writing import is_full
 
 # What PyTorch says, in an exception of no kind of its own, when there is no more memory
 NO_MEMORY = r"out of (shared )?memory|can't allocate memory|not enough memory|ALLOC_FAILED|killed by signal"
@@ -93,6 +94,8 @@ def answer(options: argparse.Namespace) -> int:
 
 def what_to_mend(error: Exception) -> str | None:
     """A sentence on what the user can mend; None for what he cannot, which is a fault of the program."""
+    if is_full(error) and error.filename is None and error.strerror == os.strerror(error.errno):
+        return f"the standard output cannot be written: {error.strerror}"  # of a file we would have said which
     if isinstance(error, ValueError | OSError | ImportError | FloatingPointError):
         return sentence(error)
     text = str(error).partition("\n")[0]

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mask2former.data import open_dataset
 from mask2former.data.annotation import IdMap
-from mask2former.evaluation.evaluator import check_classes, evaluate, headline
+from mask2former.errors import PhotoError
+from mask2former.evaluation.evaluator import check_classes, evaluate, headline, place_among_processes, table
 from mask2former.evaluation.instance import NAMES, MaskAveragePrecision
 from mask2former.evaluation.panoptic import PanopticQuality
 from mask2former.evaluation.semantic import MeanIoU
@@ -100,6 +102,21 @@ def test_panoptic_quality_by_hand():
     assert quality.compute()["classes"][0]["false_alarms"] == 1
 
 
+def test_a_panoptic_segment_of_one_pixel_counts_and_one_of_none_does_not():
+    """One pixel is found, one made up. A predicted label without a pixel is neither, a true one is missed."""
+    truth_map, found = np.zeros((2, 1, 9), np.int32)
+    truth_map[0, 2:], truth_map[0, 0] = 2, 1
+    found[0, 0], found[0, 5] = 1, 2
+    truth = IdMap(np.array([0, 2, 1]), np.array([1, 0, 1], bool), np.zeros(3, bool), truth_map)
+    quality = PanopticQuality(CLASSES)
+    with np.errstate(all="raise"):
+        quality.update("a", found, np.array([0, 0, 0]), truth)
+    cat, dog, sky = quality.compute()["classes"]
+    assert (cat["matched"], cat["SQ"], cat["false_alarms"], cat["missed"]) == (1, 1.0, 1, 0)
+    assert (dog["false_alarms"], dog["missed"], sky["missed"]) == (0, 1, 1)
+    assert quality.image_scores()["a"] == pytest.approx(cat["PQ"] / 3) == pytest.approx(1 / 1.5 / 3)
+
+
 @needs_shared
 @pytest.mark.parametrize("spec", [COCO128, FRUITS], ids=["coco128", "fruits"])
 def test_mask_ap_equals_pycocotools(spec):
@@ -184,8 +201,30 @@ def test_nothing_to_judge_is_none_and_perfection_is_one():
     assert iou.compute()["mIoU"] == 1 and iou.compute()["classes"][2]["IoU"] is None
     with pytest.raises(ValueError, match=r"prediction \(4, 5\), ground truth \(4, 4\)"):
         quality.update("b", np.ones((4, 5), int), np.array([0]), truth)
+    with pytest.raises(ValueError, match=r"image b: prediction \(1, 4\), ground truth \(4, 4\)"):
+        iou.update("b", np.zeros((1, 4), int), truth.label_map())
+    with pytest.raises(ValueError, match=r"image b: prediction \(2, 4\), ground truth \(4, 4\)"):
+        MaskAveragePrecision(CLASSES).update("b", np.ones((1, 2, 4), bool), [0], [0.5], truth)
     with pytest.raises(ValueError, match="below 3"):
         iou.update("b", np.full((4, 4), 3), truth.label_map())
+
+
+def test_each_image_has_its_own_average_precision():
+    pytest.importorskip("hotcoco")
+    truth = IdMap(np.array([0]), np.array([True]), np.array([False]), np.ones((4, 4), np.int32))
+    precision = MaskAveragePrecision(CLASSES)
+    precision.update("missed", np.zeros((0, 4, 4), bool), [], [], truth)
+    precision.update("found", np.ones((1, 4, 4), bool), [0], [0.5], truth)
+    precision.update(7, np.ones((1, 4, 4), bool), [1], [0.5], truth)  # taken for another class
+    assert precision.image_scores() == pytest.approx({"missed": 0, "found": 1, 7: 0})
+    with pytest.raises(ValueError, match="shorter|longer"):
+        precision.update(8, np.ones((2, 4, 4), bool), [1], [0.5], truth)
+
+
+def test_mask_ap_says_what_it_needs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hotcoco", None)
+    with pytest.raises(ImportError, match="mask AP needs the package hotcoco: pip install hotcoco"):
+        MaskAveragePrecision(CLASSES).compute()
 
 
 def test_no_detections_and_no_objects():
@@ -241,6 +280,97 @@ class Oracle:
                 found[task] = Segmentation.from_ids(truth.label_map(), labels, self.classes, task)
             found[task].photo = photo
         return found
+
+
+class Squares:
+    """Three small pictures with one object each, the wider the further back, on a sky."""
+
+    name, classes, tasks = "squares", CLASSES, ("panoptic", "semantic")
+
+    def __len__(self):
+        return 3
+
+    def image_id(self, index):
+        return f"square {index}"
+
+    def photo(self, index):
+        return Image.new("RGB", (40, 30), (index, 90, 200))
+
+    def ground_truth(self, index, task):
+        segment_map = np.full((30, 40), 2, np.int32)
+        segment_map[5:25, 4 : 14 + 8 * index] = 1
+        labels, things = np.array([index % 2, 2]), np.array([True, False])
+        return IdMap(labels, things, np.zeros(2, bool), segment_map).for_task(task)
+
+
+def test_evaluation_writes_and_reports_what_it_is_asked_for(tmp_path):
+    squares, steps = Squares(), []
+    report = evaluate(Oracle(squares), squares, output=f"{tmp_path}/new/folder", progress=lambda *s: steps.append(s))
+    assert steps == [(1, 3), (2, 3), (3, 3)] and set(report) == {"dataset", "photos", "panoptic", "semantic"}
+    written = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
+    assert written == ["evaluation.json", "evaluation.txt"], "no pictures unless they are asked for"
+    assert set(evaluate(Oracle(squares), squares, tasks=["semantic"])) == {"dataset", "photos", "semantic"}
+    with pytest.raises(ValueError, match=r"tasks \('panoptic', 'instance'\): squares can judge \('panoptic', 'sem"):
+        evaluate(Oracle(squares), squares, tasks=["panoptic", "instance"])
+    stranger = Oracle(squares)
+    stranger.classes = (ClassInfo("dog"), *CLASSES[1:])
+    with pytest.raises(ValueError, match="class 0 of the model is 'dog', which is class 1 of the dataset"):
+        evaluate(stranger, squares)
+
+
+class Worse(Oracle):
+    """Takes all of the last square's picture for sky."""
+
+    def segment(self, index, photo):
+        found = super().segment(index, photo)
+        if index == 2:
+            found["panoptic"] = Segmentation.from_ids(np.ones((30, 40), np.int32), {1: 2}, CLASSES, photo=photo)
+        return found
+
+
+def test_the_worst_photos_are_drawn_truth_beside_prediction(tmp_path):
+    squares = Squares()
+    evaluate(Worse(squares), squares, tasks=["panoptic"], output=tmp_path, worst=2)
+    first, second = sorted((tmp_path / "worst_panoptic").iterdir())
+    assert first.name.startswith("01_") and first.name.endswith("_square 2.png")
+    assert second.name == "02_100.0_square 0.png"
+    page = np.asarray(Image.open(first)).astype(int)
+    width = (page.shape[1] - 8) // 2
+    assert page.shape[1] == 2 * width + 8 and (page[:, width : width + 8] == 255).all()
+    assert (page[: width // 2, :width] != 255).any() and (page[: width // 2, width + 8 :] != 255).any()
+
+
+def test_a_photo_that_cannot_be_read_stops_the_evaluation(monkeypatch):
+    broken = Prediction(None, error=PhotoError("the photo is broken"))
+    monkeypatch.setattr(Oracle, "stream", lambda self, photos, tasks: (broken for _ in photos))
+    with pytest.raises(PhotoError, match="the photo is broken"):
+        evaluate(Oracle(Squares()), Squares())
+
+
+def test_a_process_takes_every_second_photo_of_two(monkeypatch):
+    dist, seen = torch.distributed, []
+    assert place_among_processes() == (0, 1)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr("mask2former.evaluation.panoptic.gather_by_image", lambda counts: seen.append(counts) or counts)
+    assert place_among_processes() == (1, 2)
+    evaluate(Oracle(Squares()), Squares(), tasks=["panoptic"], output=Path("nowhere"))
+    assert [list(counts) for counts in seen] == [["square 1"]] and not Path("nowhere").exists()
+
+
+def test_a_report_for_people():
+    row = {"name": "cat", "is_thing": True, "PQ": 0.5, "matched": 3}
+    report = {"dataset": "toys", "photos": 7, "panoptic": {"PQ": 0.51234, "PQ_stuff": None, "classes": [row]},
+              "semantic": {"mIoU": 1.0, "classes": []}}  # fmt: skip
+    assert table(report).splitlines() == [
+        "toys: 7 photos", "", "panoptic", "  PQ 51.23  PQ_stuff –", "", "semantic", "  mIoU 100.00"
+    ]  # fmt: skip
+    assert table(report, per_class=True).splitlines()[4:6] == [
+        "  class            PQ       matched",
+        "  cat           50.00             3",
+    ]
+    assert headline(report) == {"panoptic/PQ": 0.51234, "semantic/mIoU": 1.0}
 
 
 @needs_shared

@@ -9,9 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from mask2former.structures import Outputs, Targets
-from mask2former.training.losses import Criterion
-from mask2former.training.matcher import assign, matching_costs
-from mask2former.training.points import Points, bilinear_corners, sample_maps, sample_rows, uncertain_points
+from mask2former.training.losses import Criterion, average_over_processes
+from mask2former.training.matcher import assign, matching_costs, require_finite
+from mask2former.training.points import (
+    Points,
+    bilinear_corners,
+    random_points,
+    sample_maps,
+    sample_rows,
+    smallest,
+    uncertain_points,
+)
 from tests.conftest import SHARED, needs_shared
 
 CASES = ("default", "empty_second")
@@ -229,6 +237,60 @@ def test_uncertain_points_are_those_nearest_to_the_boundary():
     assert not chosen[0, 100:].any()
 
 
+def test_the_smallest_values_are_found_in_every_row():
+    values = torch.randperm(60).view(4, 15).float()
+    for count in (0, 1, 2, 7, 14, 15):
+        found = values.gather(1, smallest(values, count))
+        assert torch.equal(found.sort(1).values, values.sort(1).values[:, :count])
+
+
+def test_random_points_fill_the_unit_square_and_differ_from_draw_to_draw():
+    points = random_points((3, 1000, 2), torch.device("cpu"), torch.Generator().manual_seed(0))
+    assert points.dtype == torch.float32 and 0 <= points.min() < 0.01 and 0.99 < points.max() < 1
+    draws = {random_points((1,), torch.device("cpu")).item() for _ in range(300)}
+    assert len(draws) == 300
+
+
+def test_points_of_other_predictions_or_masks_are_refused():
+    points = Criterion(5, num_points=20).draw_points(3, random_targets(2)[0])
+    points.require(3, 2)
+    for name in ("matching", "oversampled", "uniform"):
+        shorter = Points(**{**vars(points), name: getattr(points, name)[:2]})
+        with pytest.raises(ValueError, match="for 3 predictions and 2 masks"):
+            shorter.require(3, 2)
+
+
+def test_one_mask_is_divided_by_one():
+    """One target, a mask that is everywhere 1.5: the mean cross-entropy of a point, and dice smoothed by 1."""
+    logits = torch.zeros(1, 1, 3, dtype=torch.float64)
+    outputs = Outputs(logits, torch.ones(1, 1, 1).double(), torch.full((1, 1, 8, 8), 1.5).double())
+    target = Targets(torch.tensor([0]), torch.ones(1, 32, 32, dtype=torch.bool))
+    middle = Points(*(torch.full((1, *n, 2), 0.5) for n in ((20,), (1, 60), (1, 5))))
+    terms, _ = Criterion(2, num_points=20)(outputs, [target], points=[middle])
+    inside = torch.tensor(1.5, dtype=torch.float64).sigmoid()
+    torch.testing.assert_close(terms["mask"], -inside.log())
+    torch.testing.assert_close(terms["dice"], 1 - (2 * 20 * inside + 1) / (20 * inside + 20 + 1))
+    torch.testing.assert_close(terms["class"], torch.tensor(3.0).double().log())
+
+
+def test_predictions_taken_together_lose_what_each_loses_alone():
+    criterion, (target,) = Criterion(5, num_points=30), random_targets(4)
+    logits, points = torch.randn(3, 4, 12, 16), criterion.draw_points(3, target)
+    together = criterion.point_losses(target.masks.float(), logits, points.oversampled, points.uniform)
+    for layer in range(3):
+        alone = (x[layer : layer + 1] for x in (logits, points.oversampled, points.uniform))
+        torch.testing.assert_close(criterion.point_losses(target.masks.float(), *alone)[:, 0], together[:, layer])
+
+
+def test_what_processes_count_is_averaged(monkeypatch):
+    dist, own = torch.distributed, torch.tensor([1.0, 2.0])
+    assert torch.equal(average_over_processes(own), own)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda x: x.add_(torch.tensor([5.0, 0.0])))  # what the other one has
+    assert average_over_processes(own).tolist() == [3.0, 1.0] and own.tolist() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize("counts", [(0, 0), (0, 3), (9, 1)])
 def test_every_leaf_gets_a_finite_gradient_with_or_without_targets(counts):
     outputs = random_outputs(dtype=torch.float32)
@@ -278,6 +340,20 @@ def test_a_value_that_is_not_finite_is_named(break_it, said):
         Criterion(5, num_points=30)(outputs, random_targets(3, 2))
 
 
+@pytest.mark.parametrize(
+    ("term", "layer", "image", "said"),
+    [(0, 0, 1, "the class cost of image 4 in auxiliary prediction 0"), (2, 1, 0, "dice cost of image 3 in the final")],
+)
+def test_the_place_of_a_value_that_is_not_finite(term, layer, image, said):
+    finite = torch.ones(3, 2, 5, dtype=torch.bool)
+    require_finite(finite, "cost")
+    finite[term, layer, image] = False
+    with pytest.raises(FloatingPointError, match=said):
+        require_finite(finite, "cost", first_image=3)
+    with pytest.raises(FloatingPointError, match="mask cost of image 0 in the final"):
+        assign(torch.tensor([0.0, torch.nan, 0.0]).view(1, 3, 1, 1), (2.0, 5.0, 5.0))
+
+
 def test_a_broken_class_logit_is_named_where_no_target_is_matched():
     outputs = random_outputs()
     outputs.class_logits.data[1, 0, 0] = torch.nan
@@ -295,6 +371,7 @@ def test_more_objects_than_queries_keeps_the_largest_and_says_so_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         criterion(outputs, [target])
+        Criterion(5, num_points=30)(outputs, [kept])  # as many as there are queries is not too many
     assert total == criterion(outputs, [kept], torch.Generator().manual_seed(1))[1]
 
 
@@ -306,14 +383,26 @@ def test_what_does_not_belong_together_is_refused():
         Criterion(4)(outputs, random_targets(3, 2, K=4))
     with pytest.raises(ValueError, match="labels run from 5 to 5: expected 0 to 4"):
         criterion(outputs, [Targets(torch.tensor([5]), torch.ones(1, 48, 64, dtype=torch.bool))] * 2)
+    with pytest.raises(ValueError, match="labels run from -1 to 2: expected 0 to 4"):
+        criterion(outputs, [Targets(torch.tensor([2, -1]), torch.ones(2, 48, 64, dtype=torch.bool))] * 2)
+    with pytest.raises(ValueError, match="outputs of 0 images .* at least one"):
+        criterion(outputs[:0], [])
     points = [criterion.draw_points(3, target) for target in random_targets(2, 1)]
     with pytest.raises(ValueError, match=r"for 3 predictions and 1 masks: expected \(3, P, 2\), \(3, 1, O, 2\)"):
         criterion(outputs, random_targets(1, 1), points=points)
     outputs.auxiliary[0].mask_features = outputs.mask_features.clone()
     with pytest.raises(ValueError, match="mask features of their own"):
         criterion(outputs, random_targets(1, 1))
-    with pytest.raises(ValueError, match="importance_sample_ratio=1.5: expected a number from 0 to 1"):
-        Criterion(5, importance_sample_ratio=1.5)
+    for impossible, said in (
+        ({"importance_sample_ratio": 1.5}, "importance_sample_ratio=1.5: expected a number from 0 to 1"),
+        ({"importance_sample_ratio": -0.1}, "importance_sample_ratio=-0.1: expected a number from 0 to 1"),
+        ({"num_points": 0}, "num_points=0: expected 1 or more"),
+        ({"oversample_ratio": 0.7}, "oversample_ratio=0.7: expected"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Criterion(5, **impossible)
+    for share in (0, 1):  # all uniform; all uncertain, chosen from no more than are needed
+        Criterion(5, num_points=1, oversample_ratio=1, importance_sample_ratio=share)
 
 
 def test_logits_of_unmatched_queries_are_never_multiplied_out():

@@ -1,15 +1,19 @@
 """OneFormer's criterion and targets against the authors' code, transformers, and across processes."""
 
+import math
 from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
 import torch.multiprocessing as multiprocessing
+import torch.nn.functional as F
 
 from mask2former.structures import ClassInfo, Targets
 from mask2former.training.losses import Criterion
-from oneformer.losses import OneFormerCriterion, contrastive_loss
+from oneformer import losses
+from oneformer.losses import OneFormerCriterion, contrastive_loss, gather
 from oneformer.targets import TaskDataset, task_targets, task_texts
 from tests.conftest import needs_shared
 from tests.test_losses import CASES, Reference, random_outputs, random_targets
@@ -107,9 +111,48 @@ def test_two_processes_contrast_with_each_others_images(tmp_path):
         torch.testing.assert_close(torch.cat([first, second]) / 2, x.grad, rtol=1e-10, atol=1e-14)
 
 
-def test_outputs_without_texts_are_refused():
+def test_the_second_process_looks_for_its_own_texts_behind_the_first_ones(monkeypatch):
+    """By hand: of four images two are this process's; each must find its text in the third and fourth place."""
+    queries, texts = (torch.randn(4, 3, 5, dtype=torch.float64) for _ in range(2))
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    everyone = iter([F.normalize(x.flatten(1)) for x in (texts, queries)])
+    monkeypatch.setattr(losses, "gather", lambda own: next(everyone))  # asked for texts first
+    found = contrastive_loss(queries[2:], texts[2:], torch.tensor(1.0, dtype=torch.float64))
+    similar = F.normalize(queries.flatten(1)) @ F.normalize(texts.flatten(1)).T * math.e
+    expected = -(similar.log_softmax(1) + similar.T.log_softmax(1)).diagonal()[2:].mean()
+    torch.testing.assert_close(found, expected)
+
+
+def test_vectors_of_all_processes_stand_in_the_order_of_their_ranks(monkeypatch):
+    own = torch.randn(2, 3)
+    assert gather(own) is own
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 1)
+    assert gather(own) is own
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist_functional, "all_gather", lambda x: (x + 1, x))
+    assert torch.equal(gather(own), torch.cat([own + 1, own]))
+
+
+@pytest.mark.parametrize(
+    "missing", [["text_features"], ["contrastive_logits"], ["text_features", "contrastive_logits"]]
+)
+def test_outputs_without_texts_are_refused(missing):
+    outputs = random_outputs()
+    outputs.contrastive_logits, outputs.text_features = torch.randn(2, 2, 9, 6).unbind()
+    for name in missing:
+        setattr(outputs, name, None)
     with pytest.raises(ValueError, match="text_branch=True"):
-        OneFormerCriterion(Criterion(5, num_points=30))(random_outputs(), random_targets(1, 2))
+        OneFormerCriterion(Criterion(5, num_points=30))(outputs, random_targets(1, 2))
+
+
+def test_a_contrast_that_is_not_finite_is_named():
+    outputs = random_outputs()
+    outputs.contrastive_logits, outputs.text_features = torch.randn(2, 2, 9, 6).unbind()
+    outputs.text_features[1, 3, 2] = torch.nan
+    with pytest.raises(FloatingPointError, match="contrastive loss of 2 images is nan"):
+        OneFormerCriterion(Criterion(5, num_points=30))(outputs, random_targets(1, 2))
 
 
 CLASSES = [ClassInfo("cat"), ClassInfo("sky", is_thing=False), ClassInfo("dog"), ClassInfo("grass", is_thing=False)]

@@ -67,6 +67,12 @@ def test_frozen_parameters_are_left_out():
     assert sorted({group["lr"] for group in groups}) == pytest.approx([1e-5, 1e-4])
 
 
+def test_a_parameter_that_two_modules_share_is_stepped_once():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    assert [len(group["params"]) for group in parameter_groups(model)] == [3]
+
+
 def test_the_linear_rule():
     assert scaled_lr(16) == pytest.approx(1e-4)
     assert scaled_lr(4) == pytest.approx(2.5e-5)
@@ -93,5 +99,6 @@ def test_average_of_weights():
     with average.applied():
         torch.testing.assert_close(layer.weight.detach(), first + 1)
     torch.testing.assert_close(layer.weight.detach(), first + 4)
-    with pytest.raises(ValueError, match="decay=1"):
-        AveragedWeights(layer, 1)
+    for decay in (0, 1):
+        with pytest.raises(ValueError, match=f"decay={decay}"):
+            AveragedWeights(layer, decay)

@@ -214,18 +214,87 @@ def test_nothing_found():
     outputs = Outputs(class_logits, torch.eye(5)[None], torch.full((1, 5, 8, 8), -9.0))
     sizes = PhotoSizes((20, 30), (32, 32), (32, 32))
     ids, segments = postprocess.panoptic(outputs, sizes, CLASSES)
-    assert not ids.any() and segments == []
+    assert not ids.any() and ids.dtype == torch.int32 and segments == []
     masks, segments = postprocess.instance(outputs, sizes, CLASSES)
     assert len(masks) == 0 and masks.dense().shape == (0, 20, 30) and segments == []
     assert not postprocess.semantic(outputs, sizes).any()  # all classes tie: the first wins
 
 
+def test_of_two_masks_that_hold_a_pixel_the_surer_gets_it():
+    """Both cover everything; one is surer at the left, the other at the right, and has the better class score."""
+    ramp = torch.linspace(1, 4, 16, dtype=torch.float64).expand(16, 16)
+    class_logits = torch.zeros(1, 2, len(CLASSES) + 1, dtype=torch.float64)
+    class_logits[0, 0, 3], class_logits[0, 1, 5] = 2.9, 3.0
+    masks = torch.stack([ramp.flip(1), ramp])[None]
+    outputs, sizes = Outputs(class_logits, torch.eye(2, dtype=torch.float64)[None], masks), PhotoSizes(*[(64, 64)] * 3)
+    ids, segments = postprocess.panoptic(outputs, sizes, CLASSES, 0.2, 0.1)
+    expected, _ = plain_panoptic(outputs, sizes, 0.2, 0.1)
+    assert torch.equal(ids, expected) and [s.id for s in segments] == [1, 2]
+    assert (ids[:, 0] == 1).all() and (ids[:, -1] == 2).all() and segments[0].area < segments[1].area
+
+
+def test_a_pixel_of_exactly_one_half_is_in_the_panoptic_mask_and_in_no_instance():
+    masks = torch.full((1, 1, 16, 32), -9.0, dtype=torch.float64)
+    masks[..., :16] = 0.0
+    class_logits = torch.zeros(1, 1, len(CLASSES) + 1, dtype=torch.float64)
+    class_logits[..., 3] = 9
+    outputs = Outputs(class_logits, torch.ones(1, 1, 1, dtype=torch.float64), masks)
+    sizes = PhotoSizes(*[(64, 128)] * 3)
+    ids, (segment,) = postprocess.panoptic(outputs, sizes, CLASSES, overlap_threshold=1.0)
+    assert torch.equal(ids, plain_panoptic(outputs, sizes, 0.8, 1.0)[0])
+    assert (segment.area, segment.box) == (64 * 62, (0, 0, 62, 64))  # the last two pixels are pulled below
+    assert postprocess.instance(outputs, sizes, CLASSES)[1] == []
+
+
+@pytest.mark.parametrize("height", [0.02, 0.13, 0.3])
+def test_masks_that_hardly_cross_one_half(height):
+    """Their probabilities stay between 0.425 and 0.575 all over the photo."""
+    ramp = torch.linspace(-height, height, 24, dtype=torch.float64).expand(24, 24)
+    masks = torch.stack([ramp, ramp.T, -ramp])[None]
+    class_logits = torch.full((1, 3, len(CLASSES) + 1), -9.0, dtype=torch.float64)
+    class_logits[0, [0, 1, 2], [0, 2, 3]] = torch.tensor([9.0, 8.9, 8.8], dtype=torch.float64)
+    outputs, sizes = Outputs(class_logits, torch.eye(3, dtype=torch.float64)[None], masks), PhotoSizes(*[(96, 96)] * 3)
+    for overlap_threshold in (0.0, 0.5, 0.9):
+        ids, segments = postprocess.panoptic(outputs, sizes, CLASSES, 0.8, overlap_threshold)
+        expected, found = plain_panoptic(outputs, sizes, 0.8, overlap_threshold)
+        assert torch.equal(ids, expected) and [(s.id, s.label_id) for s in segments] == found
+
+
+def test_many_unsure_queries_outvote_one():
+    """One query names class 0 but hardly covers a pixel; eighteen that hardly name class 1 cover it all."""
+    shares = torch.full((19, len(CLASSES) + 1), 1e-9, dtype=torch.float64)
+    shares[0, 0], shares[1:, 1] = 0.9, 0.01
+    shares[:, -1] = 1 - shares[:, :-1].sum(1)
+    masks = torch.full((1, 19, 8, 8), 9.0, dtype=torch.float64)
+    masks[:, 0] = -2.2  # 0.1 of 0.9 is less than 18 times 0.01
+    outputs = Outputs(shares.log()[None], torch.eye(19, dtype=torch.float64)[None], masks)
+    sizes = PhotoSizes(*[(32, 32)] * 3)
+    assert plain_semantic(outputs, sizes, False)[0].max() < 0.1 < plain_semantic(outputs, sizes, False)[1].min()
+    assert (postprocess.semantic(outputs, sizes) == 1).all()
+
+
+def test_segments_hold_plain_numbers():
+    sizes = SIZES["as it is"]
+    outputs = predictions("regions", sizes.padded)
+    for task in (postprocess.panoptic, postprocess.instance):
+        segments = task(outputs, sizes, CLASSES)[1]
+        assert segments
+        for segment in segments:
+            kinds = {name: type(value) for name, value in vars(segment).items()}
+            assert kinds == {"id": int, "label_id": int, "label": str, "score": float, "area": int, "box": tuple,
+                             "is_thing": bool}  # fmt: skip
+            assert {type(side) for side in segment.box} == {int}
+            assert (
+                segment.is_thing == CLASSES[segment.label_id].is_thing and segment.label == f"class {segment.label_id}"
+            )
+
+
 def test_equal_predictions_go_to_the_first():
     class_logits = torch.full((1, 4, len(CLASSES) + 1), -9.0)
-    class_logits[..., 3] = 9
+    class_logits[0, range(4), [3, 5, 0, 2]] = 9
     outputs = Outputs(class_logits, torch.ones(1, 4, 1), torch.full((1, 1, 8, 8), 5.0))
     ids, segments = postprocess.panoptic(outputs, PhotoSizes((50, 40), (32, 32), (32, 32)), CLASSES)
-    assert (ids == 1).all() and [(s.id, s.area, s.box) for s in segments] == [(1, 2000, (0, 0, 40, 50))]
+    assert (ids == 1).all() and [(s.label_id, s.area, s.box) for s in segments] == [(3, 2000, (0, 0, 40, 50))]
 
 
 def test_score_threshold_drops_only_what_scores_less():

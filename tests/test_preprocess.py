@@ -33,7 +33,10 @@ def half_red(mode="RGB", size=(6, 4)):
         ((512, 683), 640, 2560, (640, 854)),
         ((500, 500), 800, 1333, (800, 800)),
         ((1, 5000), 800, 1333, (1, 1333)),  # 0.27 pixels are still one
+        ((5000, 1), 800, 1333, (1333, 1)),
         ((1, 1), 800, 1333, (800, 800)),
+        ((1000, 10551), 10, 200, (10, 106)),  # 105.51
+        ((10549, 1000), 10, 200, (105, 10)),  # 105.49
     ],
 )
 def test_sizes_are_the_papers(photo, short, long, expected):
@@ -59,6 +62,7 @@ def test_presets_and_sizes():
     assert Preprocess.from_protocol(protocol, "hub", 320).sizes((480, 640)).resized == (320, 427)
     assert Preprocess.from_protocol(protocol, size=320).long_side == 1280
     assert Preprocess.from_protocol(protocol, size=(100, 40)).sizes((480, 640)).padded == (128, 64)
+    assert Preprocess.from_protocol(protocol, size=(1, 1)).sizes((480, 640)).resized == (1, 1)
     for preset in ("paper", "hub"):
         own = Preprocess.from_protocol(protocol, preset, "photo").sizes((481, 3000))
         assert (own.photo, own.resized, own.padded) == ((481, 3000), (481, 3000), (512, 3008))
@@ -67,6 +71,14 @@ def test_presets_and_sizes():
     for size in (0, (3, 0), (1, 2, 3), (1.5, 2), "foto"):
         with pytest.raises(ValueError, match="expected a short side"):
             Preprocess.from_protocol(protocol, size=size)
+
+
+def test_the_hub_preset_keeps_the_shape_where_the_checkpoint_says_so():
+    protocol = Protocol(hub_sides=(240, 480))
+    for photo, resized in (((480, 640), (240, 320)), ((300, 900), (160, 480))):
+        assert Preprocess.from_protocol(protocol, "hub").sizes(photo).resized == resized
+    assert Preprocess.from_protocol(protocol).sizes((480, 640)).resized == (800, 1067)
+    assert Preprocess.from_protocol(protocol, "hub", 120).long_side == 240
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV"])
@@ -107,6 +119,17 @@ def test_sixteen_bits_are_scaled_to_eight():
     assert np.asarray(read_photo(Image.fromarray(deep)))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
+@pytest.mark.parametrize(("values", "kind", "expected"), [
+    ([0, 0.5, 1], np.float32, [0, 128, 255]), ([0, 1.5, 255], np.float32, [0, 2, 255]),
+    ([0, 0.1], np.float32, [0, 26]), ([0, 254.6], np.float32, [0, 255]),
+    ([0, 7, 255], np.int32, [0, 7, 255]), ([0, 256], np.int32, [0, 1]), ([0, 257, 65535], np.int32, [0, 1, 255]),
+    ([0, 1], np.int32, [0, 1]), ([0, 255], np.uint16, [0, 1]),
+])  # fmt: skip
+def test_what_the_largest_value_says_about_the_range(values, kind, expected):
+    """Floats reach from 0 to 1, or to 255; 32-bit integers to 255 or 65535; 16-bit ones always to 65535."""
+    assert np.asarray(read_photo(Image.fromarray(np.array([values], kind))))[0, :, 0].tolist() == expected
+
+
 def test_transparent_parts_show_white(tmp_path):
     picture = half_red("RGBA")
     picture.putalpha(Image.fromarray(np.array([[255, 255, 0, 0, 255, 255]] * 4, np.uint8)))
@@ -132,6 +155,8 @@ def test_arrays_and_tensors():
     tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
     for photo in (array, array[:, ::-1][:, ::-1], tensor, tensor.double() / 255, (tensor / 255).half()):
         assert np.array_equal(np.asarray(read_photo(photo)), array)
+    for value in (0, 1):
+        assert (np.asarray(read_photo(torch.full((3, 2, 2), float(value)))) == 255 * value).all()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +165,10 @@ def test_arrays_and_tensors():
         (np.zeros((4, 4, 3)), r"the array is float64 of shape \(4, 4, 3\): expected uint8 \(H, W, 3\)"),
         (np.zeros((3, 4, 5), np.uint8), "transpose it"),
         (np.zeros((4, 4), np.uint8), "expected uint8"),
-        (np.zeros((0, 4, 3), np.uint8), "without a pixel"),
+        (np.zeros((3, 4), np.uint8), r"\(H, W, 3\), RGB$"),
+        (np.zeros((4, 4, 2), np.uint8), r"\(H, W, 3\), RGB$"),
+        (torch.zeros(4, 5, 2), "float from 0 to 1$"),
+        (np.zeros((0, 4, 3), np.uint8), r"without a pixel, of shape \(0, 4, 3\)"),
         (torch.zeros(4, 5, 3), "permute it"),
         (torch.zeros(3, 4, 4, dtype=torch.int64), r"the tensor is torch.int64 of shape \(3, 4, 4\)"),
         (torch.zeros(1, 3, 4, 4), "expected .3, H, W."),
@@ -148,8 +176,16 @@ def test_arrays_and_tensors():
         (torch.full((3, 2, 2), float("nan")), "float with values from nan to nan"),
         (torch.full((3, 2, 2), 255.0), "expected 0 to 1, not normalised"),
         (torch.full((3, 2, 2), -0.5), "expected 0 to 1"),
+        (torch.tensor([-0.5, 0.5]).expand(3, 2, 2), "float with values from -0.5 to 0.5: expected 0 to 1"),
+        (torch.tensor([0.5, 1.5]).expand(3, 2, 2), "float with values from 0.5 to 1.5: expected 0 to 1"),
+        (torch.full((3, 2, 2), 1.5), "float with values from 1.5 to 1.5: expected 0 to 1"),
         (Image.new("RGB", (0, 3)), "the PIL image is without a pixel"),
         (Image.fromarray(np.array([[-1e9, 3]], np.float32)), "of mode F with values from -1e.09 to 3"),
+        (Image.fromarray(np.array([[0.5, np.nan]], np.float32)), "of mode F with values from nan to nan"),
+        (Image.fromarray(np.array([[0, 256.5]], np.float32)), "of mode F with values from 0 to 256.5; convert it"),
+        (Image.fromarray(np.array([[0, 65536]], np.int32)), "of mode I with values from 0 to 65536; convert it"),
+        (torch.zeros(3, 3, 4, 4), r"the tensor is torch.float32 of shape \(3, 3, 4, 4\)"),
+        (torch.zeros(3, 4), r"the tensor is torch.float32 of shape \(3, 4\)"),
         (7, "a photo is int: expected a path"),
         (None, "a photo is NoneType"),
     ],
@@ -219,7 +255,8 @@ def test_absurdly_large_photos_are_refused_before_they_are_decoded(tmp_path):
     with pytest.raises(PhotoError, match=r"large\.png is absurdly large"):
         read_photo(path)
     with pytest.raises(PhotoError, match="absurdly large, 300 × 200; shrink it, or raise max_pixels"):
-        read_photo(Image.new("L", (300, 200)), max_pixels=50_000)
+        read_photo(Image.new("L", (300, 200)), max_pixels=59_999)
+    assert read_photo(Image.new("L", (300, 200)), max_pixels=60_000).size == (300, 200)
 
 
 def test_a_large_photo_is_read():

@@ -13,7 +13,7 @@ from torch import nn
 
 from mask2former.errors import PhotoError
 from mask2former.inference.memory import MemoryBudget
-from mask2former.inference.merge import MergedMap, MergedMasks
+from mask2former.inference.merge import MergedMap, MergedMasks, Strip, same_things
 from mask2former.inference.packed_masks import PackedMasks
 from mask2former.inference.predictor import Predictor
 from mask2former.inference.preprocess import Preprocess
@@ -327,6 +327,59 @@ def test_the_best_match_is_taken_first_and_each_once():
     two = instances((0, 0.9, (0, 12, 64, 22)), (0, 0.3, (0, 11, 64, 21)))
     result = merged(one, two, instances())
     assert sorted(s.box for s in result.segments) == [(0, 10, 96, 21), (32, 12, 96, 22)]
+
+
+def test_neither_view_of_a_thing_is_given_away_twice():
+    exact, near = np.zeros((2, 24), bool)
+    exact[:10] = near[:9] = True
+    several = Strip([1, 2], [0, 0], [np.packbits(near), np.packbits(exact)])
+    single = Strip([5], [0], [np.packbits(exact)])
+    assert same_things(several, single) == [(2, 5)]
+    assert same_things(single, several) == [(5, 2)]
+    assert same_things(several, several) == [(1, 1), (2, 2)]
+
+
+def test_merged_instances_come_surest_first():
+    apart = [(0, 40 * n, 20, 40 * n + 10) for n in range(2)]
+    found = instances((0, 0.4, apart[0]), (0, 0.8, apart[1]))
+    result = merged(found, instances((2, 0.6, (20, 5, 30, 9))), instances((0, 0.7, (50, 50, 60, 60))))
+    assert [s.score for s in result.segments] == [0.8, 0.7, 0.6, 0.4]
+
+
+@pytest.mark.parametrize(("label", "count"), [(0, 2), (1, 1)])
+def test_stuff_is_one_segment_a_photo_however_far_apart(label, count):
+    """In the first and the last of three windows, and in nothing between; things there are two."""
+    classes, whole = (THING, STUFF), MergedMap("panoptic", three_in_a_row(), (THING, STUFF))
+    left, nothing, right = np.zeros((3, 64, 64), np.int32)
+    left[:, :20], right[:, 50:] = 1, 1
+    for window, seen in zip(three_in_a_row(), (left, nothing, right), strict=True):
+        whole.add(window, Segmentation.from_ids(seen, {1: label} if seen.any() else {}, classes))
+    result = whole.result()
+    consistent(result)
+    assert len(result.segments) == count and (result.segmentation > 0).sum() == 64 * 34
+
+
+def test_windows_one_above_the_other():
+    windows, classes = cut(unpadded((160, 40)), (64, 64), 32), (THING, STUFF)
+    assert [w.column for w in windows] == [0] * len(windows) and len(windows) > 2
+    whole_map, whole_masks = MergedMap("panoptic", windows, classes), MergedMasks(windows, classes)
+    for window in windows:
+        mask = np.zeros(window.sizes.photo, bool)
+        mask[:, 10:20] = True
+        whole_map.add(window, Segmentation.from_ids(mask.astype(np.int32), {1: 0}, classes))
+        whole_masks.add(window, Segmentation.from_masks(mask[None], [0], classes, [0.5]))
+    for result in (whole_map.result(), whole_masks.result()):
+        (segment,) = result.segments
+        assert (segment.area, segment.box) == (1600, (10, 0, 20, 160))
+
+
+def test_a_merged_segment_scores_as_its_best_part_however_low():
+    whole, ids = MergedMap("panoptic", three_in_a_row(), (THING, STUFF)), np.ones((64, 64), np.int32)
+    for window, score in zip(three_in_a_row(), (0.02, 0.04, 0.03), strict=True):
+        part = Segment(1, 0, "thing", score, 64 * 64, (0, 0, 64, 64), True)
+        whole.add(window, Segmentation("panoptic", [part], (THING, STUFF), ids=ids))
+    (segment,) = whole.result().segments
+    assert (segment.score, segment.area, segment.box) == (0.04, 64 * 128, (0, 0, 128, 64))
 
 
 def test_a_segment_seen_where_another_window_decides_leaves_no_trace():

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from mask2former.errors import CheckpointError
 from mask2former.schema import short
 
-MOST_OPCODES = 400_000  # a published Swin-L of 215 million weights has 20,000
+MOST_OPCODES = 200_000  # a published Swin-L of 215 million weights has 20,000
 DEEPEST = 50  # the original files have 5
 LARGEST = 10_000_000  # things below one thing, each counted as often as it is met
 LONGEST_LINE = 1000  # bytes of a module's and of a function's name
