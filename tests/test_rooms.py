@@ -18,6 +18,7 @@ EXTRAS = {
     "onnx",
     "openvino",
     "mkdocs",
+    "datasets",
 }
 # the one file that calls what lies above it, inside its methods: the hand expects `model.push_to_hub`
 CALLS_UP = "mask2former.pretrained"

@@ -188,7 +188,7 @@ class Audit:
         if self.unusable:
             notes.append(
                 f"{len(self.unusable)} outlines cannot be used, the first {self.unusable[0]}.segmentation: their "
-                "photos will be refused; `inspect` says why, and named alone, without a kind, the data is read with repairs"
+                "photos will be refused; `inspect` says why, and data named without a kind is read with repairs"
             )
         if self.beyond:
             notes.append(f"{self.beyond} polygon outlines reach beyond their photo and are cut off at its edge")
