@@ -323,15 +323,16 @@ def store_turned(path: Path, orientation: int, annotated: str) -> None:
 def test_half_turns_and_mirrors_are_said_and_an_option_decides(orientation, tmp_path):
     for annotated in ("upright", "stored"):
         folder = coco_tools.cvat(tmp_path / annotated)
-        store_turned(folder / "images" / "default" / "c.jpg", orientation, annotated)
+        store_turned(folder / "images" / "default" / "bowl one.jpg", orientation, annotated)
         dataset, _ = opened(folder)
         assert "1 photos are turned by EXIF in a way that does not change their size" in dataset.notes[-1]
-        dataset, _ = opened(folder, exif=annotated)
-        index = next(k for k in range(4) if dataset.image_id(k) == "c")
-        photo, annotation = dataset[index]
-        inside = annotation.masks()[0].numpy()
-        red = np.asarray(photo)[..., 0] > 160  # the known object is painted
-        assert (inside & red).sum() / (inside | red).sum() > 0.95
+        assert f"as {annotated}" in dataset.notes[-1] and "--exif" in dataset.notes[-1]
+        for exif in ("auto", annotated):
+            dataset, _ = opened(folder, exif=exif)
+            index = next(k for k in range(4) if dataset.image_id(k) == "bowl one")
+            photo, annotation = dataset[index]
+            inside, red = annotation.masks().any(0).numpy(), np.asarray(photo)[..., 0] > 160  # they are painted
+            assert (inside & red).sum() / (inside | red).sum() > 0.95
 
 
 def test_quarter_turns_tell_how_the_others_were_annotated(tmp_path):
@@ -487,3 +488,83 @@ def test_warnings_come_once(tmp_path):
         warnings.simplefilter("always")
         open_dataset(folder, "all")
     assert [w.filename for w in caught if w.category is UserWarning] == [__file__], [str(w) for w in caught]
+
+
+# -------------------------------------------------------------------------------------- folders, names and formats
+
+
+def test_splits_are_those_of_the_data(tmp_path):
+    folder = coco_tools.roboflow(tmp_path / "a")
+    stems = {split: [photo_of(data, k).stem for k in range(len(data))]
+             for split in ("train", "val", "test") for data in [opened(folder, split=split)[0]]}  # fmt: skip
+    assert stems == {"train": ["bowl one", "bowl_2"], "val": ["c"], "test": ["d"]}
+    assert len(open_dataset(f"{folder}:val")) == 1
+    voc, _ = opened(pictures.voc(tmp_path / "voc"), split="train")
+    assert [voc.image_id(k) for k in range(len(voc))] == ["bowl one", "bowl_2"]
+    assert not list(tmp_path.rglob("mask2former-split.json"))
+
+
+def test_an_archive_in_a_folder_of_its_own_and_decomposed_accents(tmp_path):
+    import unicodedata
+
+    folder = tools.labelme(tmp_path / "unpacked" / "fruits")
+    (folder / "c.jpg").rename(folder / unicodedata.normalize("NFD", "crème.jpg"))
+    (folder / "c.json").rename(folder / unicodedata.normalize("NFD", "crème.json"))
+    change(folder / unicodedata.normalize("NFD", "crème.json"), lambda c: c.update(imagePath="crème.jpg"))
+    dataset, said = opened(tmp_path / "unpacked")
+    assert len(dataset) == 4 and "1 photos found beside their file" in said
+    ade, said = opened(pictures.ade20k(tmp_path / "b" / "ADEChallengeData2016").parent, split="train")
+    assert said.startswith("ADE20K: 150 classes, 2 photos")
+
+
+def test_masks_of_other_makes(tmp_path):
+    old = pictures.voc(tmp_path / "old", tool="labelme")  # as older versions name their folders
+    for kind in ("Class", "Object"):
+        (old / f"Segmentation{kind}").rename(old / f"Segmentation{kind}PNG")
+    check_masks(opened(old)[0], 1.0)
+    voc = pictures.voc(tmp_path / "colours", objects=False)
+    for path in (voc / "SegmentationClass").glob("*.png"):
+        Image.open(path).convert("RGB").save(path)
+    dataset, said = opened(voc)
+    assert "colours are those of VOC" in said
+    assert {dataset.classes[k].name for k in dataset.annotation(0).labels} <= {"background", "bottle", "cat", "person"}
+    table = [{"id": 0, "name": "rest", "isthing": 0}, {"id": 1, "name": "fruit", "isthing": 0}]
+    binary = pictures.binary(tmp_path / "binary")
+    (binary / "classes.json").write_text(json.dumps(table))
+    dataset, said = opened(binary)
+    assert [c.name for c in dataset.classes] == ["rest", "fruit"] and "255 in the masks is a class" in said
+    assert np.array_equal(dataset.annotation(0).label_map(), photo_of(dataset, 0).class_map() > 0)
+
+
+def test_masks_that_no_format_explains_are_explained(tmp_path):
+    folder = pictures.binary(tmp_path / "a", high=77)
+    with pytest.raises(DataError, match="masks of the values 0, 77, but nothing names the classes; .*classes.txt"):
+        opened(folder)
+    for path in list((folder / "masks").glob("*.png")):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(DataError, match="is a picture in JPEG; save masks as PNG"):
+        opened(folder)
+
+
+def test_photos_of_kinds_that_are_not_read_are_counted(tmp_path):
+    folder = tools.yolo(tmp_path / "yolo", "label_studio")
+    (folder / "images" / "raw.cr2").write_bytes(b"II*\0")
+    assert "1 photos are not read (a camera's raw file" in opened(folder)[1]
+    plain = pictures.plain(tmp_path / "plain", things=True)
+    (plain / "images" / "raw.nef").write_bytes(b"II*\0")
+    with pytest.warns(UserWarning, match="left out: raw.nef: a camera's raw file"):
+        assert len(open_dataset(f"folder:{plain}:all")) == 4
+
+
+def test_converted_photos_are_upright(tmp_path):
+    folder = coco_tools.cvat(tmp_path / "from")
+    store_turned(folder / "images" / "default" / "bowl one.jpg", 6, "upright")
+    _, said = convert_data(str(folder), tmp_path / "to", "coco-instance")
+    assert any(line.startswith("1 photos written anew, upright") for line in said)
+    dataset, _ = opened(tmp_path / "to")
+    for index in range(4):
+        photo, annotation = dataset[index]
+        inside, red = annotation.masks().any(0).numpy(), np.asarray(photo)[..., 0] > 160
+        assert Image.open(dataset.photo_path(index)).getexif().get(0x0112, 1) == 1
+        assert (inside & red).sum() / (inside | red).sum() > 0.95

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from mask2former.data.annotation import values_in
 from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.findings import Findings
+from mask2former.data.folder import FolderClass
 from mask2former.data.listing import Listing
 from mask2former.data.mapped import BACKGROUND_NAMES, MappedPhotos, read_values
 from mask2former.data.pairs import pairs
@@ -13,6 +16,7 @@ from mask2former.errors import DataError
 
 KIND = "binary"
 LOOKED_AT = 60  # masks
+KIND_OF_CLASS = re.compile(r"\s*,\s*(thing|stuff)$")
 
 
 def recognise(listing: Listing) -> str | None:
@@ -60,10 +64,11 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
 
 
 def class_names(listing: Listing) -> list[str] | None:
+    """The names in classes.txt, or in classes.json in the order of their numbers."""
     for file in listing.named("classes.txt"):
         lines = [line.strip() for line in listing.text(file).splitlines() if line.strip()]
-        return [
-            line.rpartition(",")[0].strip() if line.endswith(("thing", "stuff")) and "," in line else line
-            for line in lines
-        ]
+        return [KIND_OF_CLASS.sub("", line) for line in lines]
+    for file in listing.named("classes.json"):
+        table = listing.json(file, list[FolderClass])
+        return [entry.name for entry in sorted(table, key=lambda entry: entry.id)]
     return None

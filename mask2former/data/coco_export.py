@@ -114,8 +114,11 @@ def kept_categories(listing: Listing, file: str, content: File, findings: Findin
         twin = names.count(category.name) > 1 and any(
             c is not category and c.name == category.name and number(c.id) in used for c in content.categories
         )
-        if number(category.id) not in used and (twin or is_root and len(names) > 1):
-            findings.repair("categories without objects left out, as they are the root of others", category.name)
+        if number(category.id) not in used and twin:
+            findings.repair("categories without objects left out, as others have their name", category.name)
+            continue
+        if number(category.id) not in used and is_root and len(names) > 1:
+            findings.assume("categories without objects left out, as they are the root of others", category.name)
             continue
         if category.name in seen:
             findings.repair("categories of one name put together", category.name)

@@ -15,11 +15,11 @@ from mask2former.data.files import list_files, mode_of, read_map, unique_stems
 from mask2former.data.label_space import LEFT_OUT, Color, LabelSpace, check_table
 from mask2former.data.mask_numbers import GREY_IN_COLOUR, SAID, in_scheme, scheme_of
 from mask2former.errors import DataError
+from mask2former.inference.photo_files import PhotoFiles, reasons_by_ending
 from mask2former.modeling.config import class_color
 from mask2former.schema import Flag, Name, read_json
 from mask2former.structures import ClassInfo
 
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 IGNORE = 255  # in an 8-bit mask, unless the class table has it
 INSTANCES_OF_CLASS = 1000  # instance n of class c has the id 1000 c + n, as in Cityscapes
 REMEDY = (
@@ -76,7 +76,10 @@ class FolderDataset(SegmentationDataset):
     ):
         folder = Path(folder)
         self.photos, self.maps = split_folders(folder, split)
-        photos = list_files(self.photos, PHOTO_ENDINGS)
+        reasons = reasons_by_ending()
+        photos = list_files(self.photos, tuple(ending for ending, reason in reasons.items() if reason is None))
+        left_out = tuple(f"{self.photos}: {line}" for line in PhotoFiles.of(self.photos).said() if line[:4] == "left")
+        self.notes = left_out
         names = unique_stems(self.photos, photos)
         masks = {path.stem: path for path in self.maps.glob("*.png") if path.name[0] != "."}
         files = [masks[name] for name in names if name in masks]
@@ -84,7 +87,7 @@ class FolderDataset(SegmentationDataset):
         if grey or mode_of(self.maps / f"{names[0]}.png") in SHALLOW:
             self.tasks = ("semantic",)
         if unused := masks.keys() - set(names):
-            self.notes = (f"{self.maps}: {len(unused)} masks have no photo, such as {min(unused)}.png",)
+            self.notes += (f"{self.maps}: {len(unused)} masks have no photo, such as {min(unused)}.png",)
         self.table_file, table = read_class_table(folder, background, things="instance" in self.tasks)
         self.scheme = GREY_IN_COLOUR if grey else scheme_of(files, {c.dataset_id for c in table})
         if self.scheme in SAID:

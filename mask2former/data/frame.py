@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.exif import QUARTER_TURNS, orientation
-from mask2former.data.files import open_image
+from mask2former.data.files import open_image, read_photo
 from mask2former.errors import DataError
 
 LOOKED_AT = 500  # photos
+COMPARED = 20  # photos
+CLEARLY = 1.5  # times the contrast along the edges of masks
+OTHER = {"upright": "stored", "stored": "upright"}
 
 
 def settle_frame(dataset: SegmentationDataset) -> list[str]:
     """Decide, of a dataset opened with the frame "auto", in which its annotations were drawn; what is to be said.
 
-    Photos whose sizes tell decide for those whose sizes do not. Up to `LOOKED_AT` photos are looked at.
+    Photos whose sizes tell decide for those whose sizes do not; where there are none, the edges of masks do, which lie
+    on edges of the photo. Up to `LOOKED_AT` photos are looked at.
     """
     told: dict[str, list[str]] = {"upright": [], "stored": []}
     open_question = []
@@ -25,30 +31,53 @@ def settle_frame(dataset: SegmentationDataset) -> list[str]:
             if turn == 1:
                 continue
             if turn not in QUARTER_TURNS or image.width == image.height:
-                open_question.append(path.name)
+                open_question.append(index)
                 continue
             size = tuple(dataset.annotation(index).size)
         except DataError:  # said when it is read
             continue
         stored = (image.height, image.width)
         told["stored" if size == stored else "upright"].append(path.name)
-    if told["stored"] and told["upright"]:
-        if not open_question:
-            return []
-        why = f"some were annotated as stored ({told['stored'][0]}), others upright ({told['upright'][0]})"
-    elif told["stored"]:
+    if told["stored"] and not told["upright"]:
         dataset.exif = "auto-stored"
         return [
             f"{len(told['stored'])} photos turned by EXIF were annotated on their stored pixels, as their sizes show "
             f"({told['stored'][0]}), so all are read as stored; exif='upright' says otherwise"
         ]
-    else:
-        why = "taken as annotated upright, as they are shown"
-        why += f", like {told['upright'][0]}" if told["upright"] else ""
     if not open_question:
         return []
+    names = [dataset.photo_path(index).name for index in open_question[:1]]
+    if told["upright"] and not told["stored"]:
+        frame, why = "upright", f"like {told['upright'][0]}, whose size shows it"
+    else:
+        better = fitting(dataset, open_question[:COMPARED])
+        frame, why = (better, "as the edges of their masks show") if better else ("upright", "as they are shown")
+    if frame == "stored":
+        dataset.exif = "auto-stored"
     return [
         f"{len(open_question)} photos are turned by EXIF in a way that does not change their size, so that it does not "
-        f"show how they were annotated ({open_question[0]}): {why}; if their masks look wrong: exif='stored' "
-        "(--exif stored)"
+        f"show how they were annotated ({names[0]}): they are read as {frame}, {why}; if their masks look wrong: "
+        f"exif='{OTHER[frame]}' (--exif {OTHER[frame]})"
     ]
+
+
+def fitting(dataset: SegmentationDataset, indices: list[int]) -> str | None:
+    """The frame in which the edges of masks lie on edges of the photos; None where neither does clearly."""
+    steps = {"upright": 0.0, "stored": 0.0}
+    for index in indices:
+        try:
+            annotation = dataset.annotation(index)
+            photos = {frame: read_photo(dataset.photo_path(index), None, frame) for frame in steps}
+        except DataError:
+            continue
+        if any(photo.size[::-1] != tuple(annotation.size) for photo in photos.values()):
+            continue
+        labels = annotation.label_map()
+        for frame, photo in photos.items():
+            grey = np.asarray(photo.convert("L"), np.float64)
+            for axis in (0, 1):
+                edges = np.diff(labels, axis=axis) != 0
+                if edges.any():
+                    steps[frame] += np.abs(np.diff(grey, axis=axis))[edges].mean()
+    best = max(steps, key=steps.__getitem__)
+    return best if steps[best] > CLEARLY * steps[OTHER[best]] else None

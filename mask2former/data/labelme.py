@@ -16,7 +16,7 @@ from PIL import Image
 
 from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.findings import Findings
-from mask2former.data.listing import Listing, parent, split_of
+from mask2former.data.listing import Listing, parent, plainly, split_of
 from mask2former.data.outlined import Contents, Drawn, Object, OutlinedPhotos
 from mask2former.data.rings import circle
 from mask2former.data.wanted import Wanted
@@ -76,7 +76,7 @@ def photos_of(listing: Listing, findings: Findings) -> Iterator[Drawn]:
         name = content.imagePath or PurePosixPath(file).name
         stem = PurePosixPath(file).stem
         # LabelMe's own path is relative to the JSON, and often from another machine; the photo then lies beside it.
-        beside = [p for p in listing.by_stem.get(stem.lower(), []) if parent(p) == parent(file)]
+        beside = [p for p in listing.by_stem.get(plainly(stem), []) if parent(p) == parent(file)]
         if PurePosixPath(name.replace("\\", "/")).stem != stem and len(beside) == 1:
             findings.repair("photos found beside their file, which names another", file)
             name = beside[0]

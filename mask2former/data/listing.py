@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -14,12 +16,12 @@ import msgspec
 
 from mask2former.data.findings import Findings
 from mask2former.errors import DataError
+from mask2former.inference.photo_files import reasons_by_ending
 from mask2former.schema import read_json
 
 T = TypeVar("T")
 SPLIT_FILE = "mask2former-split.json"  # our own: see `split`
 LOOKED_AT = 12  # JSON files of a folder
-PHOTO_ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MOST = 2_000_000  # files
 UPLOAD_MARK = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of an uploaded photo
 
@@ -40,6 +42,12 @@ class Listing:
         self.root = self.place.parent if self.is_file else self.place
         self._keys: dict[str, frozenset[str]] = {}
         self.files, self.companions = walked(self.root)
+        while not self.is_file and (only := {file.partition("/")[0] for file in self.files}) and len(only) == 1:
+            inner = self.root / only.pop()  # as an archive unpacks: FOLDER/dataset/…
+            if not inner.is_dir() or inner.name.lower() in OF_NAME:
+                break
+            self.root = inner
+            self.files = [file.partition("/")[2] for file in self.files]
         if self.is_file and not self.photos and self.root.resolve().parent != self.root.resolve():
             self.root = self.root.resolve().parent  # of annotations/FILE, whose photos lie beside annotations/
             self.files, self.companions = walked(self.root)
@@ -88,16 +96,27 @@ class Listing:
 
     @cached_property
     def photos(self) -> list[str]:
-        return [name for name in self.files if name.lower().endswith(PHOTO_ENDINGS)]
+        """Pictures that are read."""
+        return [file for file in self.files if self._reasons.get(ending_of(file), "") is None]
+
+    @cached_property
+    def unreadable(self) -> dict[str, str]:
+        """Photos of kinds that are not read → why."""
+        reasons = {file: self._reasons.get(ending_of(file)) for file in self.files}
+        return {file: reason for file, reason in reasons.items() if reason}
+
+    @cached_property
+    def _reasons(self) -> dict[str, str | None]:
+        return reasons_by_ending()
 
     @cached_property
     def by_name(self) -> dict[str, list[str]]:
         """Photos by the last part of their name, in small letters."""
-        return grouped(self.photos, lambda file: file.rpartition("/")[2].lower())
+        return grouped(self.photos, lambda file: plainly(file.rpartition("/")[2]))
 
     @cached_property
     def by_stem(self) -> dict[str, list[str]]:
-        return grouped(self.photos, lambda file: PurePosixPath(file).stem.lower())
+        return grouped(self.photos, lambda file: plainly(PurePosixPath(file).stem))
 
     @cached_property
     def present(self) -> set[str]:
@@ -114,8 +133,8 @@ class Listing:
         name = written.replace("\\", "/")
         clean = str(PurePosixPath(name)) if name else ""
         for folder in (base, *near, ".", "images", f"{base}/images"):
-            tried = str(PurePosixPath(folder) / clean)
-            if ".." not in tried and not clean.startswith("/") and tried in self.present:
+            tried = posixpath.normpath(f"{folder}/{clean}")
+            if not clean.startswith("/") and tried in self.present:
                 if name != written:
                     findings.repair("paths with back slashes", written)
                 return tried
@@ -125,9 +144,9 @@ class Listing:
     def _by_name(self, name: str, base: str, near: Sequence[str], findings: Findings, written: str) -> str | None:
         last = name.rpartition("/")[2]
         tries = [
-            (self.by_name.get(last.lower(), []), "paths found by file name"),
-            (self.by_name.get(UPLOAD_MARK.sub("", last).lower(), []), "photos found without the mark of their upload"),
-            (self.by_stem.get(PurePosixPath(last).stem.lower(), []), "photos found under another ending"),
+            (self.by_name.get(plainly(last), []), "paths found by file name"),
+            (self.by_name.get(plainly(UPLOAD_MARK.sub("", last)), []), "photos found without the mark of their upload"),
+            (self.by_stem.get(plainly(PurePosixPath(last).stem), []), "photos found under another ending"),
         ]
         for found, how in tries:
             if found:
@@ -168,6 +187,15 @@ def walked(root: Path) -> tuple[list[str], int]:
         if len(files) > MOST:
             raise DataError(root, f"more than {MOST} files", "name the folder of one dataset")
     return files, companions
+
+
+def ending_of(file: str) -> str:
+    return PurePosixPath(file).suffix.lower()
+
+
+def plainly(name: str) -> str:
+    """A name as it is compared: small letters, and accents in one of the two ways that systems write them."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def grouped(files: Sequence[str], key) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from mask2former.data.coco_panoptic import CocoPanoptic
 from mask2former.data.dataset import SegmentationDataset, Transform
 from mask2former.data.findings import Findings, listed
 from mask2former.data.joined import JoinedDataset
-from mask2former.data.listing import Listing, parent, split_of
+from mask2former.data.listing import Listing, parent, plainly, split_of
 from mask2former.data.split import members
 from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
@@ -97,7 +97,7 @@ class FoundPanoptic(CocoPanoptic):
         for record in self.records:
             photo = listing.find(record[1], folder, findings, near(file))
             if photo is not None and parent(photo) == inside:  # the PNG of ids, which has the photo's name
-                others = [p for p in listing.by_stem[PurePosixPath(photo).stem.lower()] if parent(p) != inside]
+                others = [p for p in listing.by_stem[plainly(PurePosixPath(photo).stem)] if parent(p) != inside]
                 photo = others[0] if len(others) == 1 else None
             missing += [record[1]] * (photo is None)
             self.found.append(photo or record[1])

@@ -27,13 +27,14 @@ def recognise(listing: Listing) -> str | None:
 def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> SegmentationDataset:
     masks = [file for file in listing.photos if "masks" in parent(file).split("/")]
     values = values_of(listing, masks)
-    names = class_names(listing) if "classes.json" not in listing.present else None
-    if names and len(names) <= 2 and is_binary(values) and (255 in values or len(names) == 1):
+    as_text = "classes.json" not in listing.present
+    names = class_names(listing)
+    if len(names) <= 2 and is_binary(values) and (255 in values or len(names) == 1 and as_text):
         if 255 in values:
             findings.conclude("255 in the masks is a class and not `ignore`, as 0 is the only other value")
         return open_binary(listing, wanted, findings)
     background = wanted.background
-    if names and background is None:
+    if as_text and background is None:
         background = background_of(names, values, findings)
     folders = split_folders_of(listing)
     chosen = list(folders.values()) if wanted.split == "all" else [folders.get(wanted.split, folders.get("train"))]

@@ -19,10 +19,13 @@ from mask2former.data import (
     voc,
     yolo,
 )
+from mask2former.data.annotation import values_in
 from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.findings import Findings, listed
 from mask2former.data.hub import HubDataset, is_saved
 from mask2former.data.listing import Listing
+from mask2former.data.mapped import read_values
+from mask2former.data.pairs import pairs
 from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
 
@@ -57,6 +60,8 @@ def open_recognised(place: Path | str, wanted: Wanted, findings: Findings) -> Se
         raise DataError(listing.place, *nearest(listing))
     module, findings.tool = first
     findings.assume("Mac companions (._NAME) passed over", "", listing.companions)
+    for file, reason in listing.unreadable.items():
+        findings.assume(f"photos are not read ({reason})", file)
     dataset = module.open_export(listing, wanted, findings)
     rest = FORMATS[FORMATS.index(module) + 1 : FORMATS.index(binary)]  # masks lie in many other layouts too
     others = [title for other in rest if (title := other.recognise(listing))]
@@ -96,6 +101,16 @@ def nearest(listing: Listing) -> tuple[str, str]:
         )
     if listing.ending(".json"):
         return "JSON that is none of COCO, LabelMe, VIA, Supervisely", f"export it as COCO, {convert}"
+    if found := pairs(listing, Findings()):
+        mask = listing.root / found[0][1]
+        try:
+            values = values_in(read_values(mask, as_colors=False))
+        except DataError as error:
+            return f"photos with masks, but {found[0][1]} is {error.problem}", error.remedy
+        return (
+            f"photos with masks of the values {listed(values)}, but nothing names the classes; nearest is our folder",
+            "call the folders images/ and masks/, and write the class names into classes.txt",
+        )
     masks = "photos, but no masks or annotations; nearest is a plain folder: images/, masks/ and classes.txt"
     return masks, f"put masks of the photos' names into masks/ and the class names into classes.txt, {convert}"
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from mask2former.data.dataset import SegmentationDataset
+from mask2former.data.files import mode_of
 from mask2former.data.findings import Findings, listed
-from mask2former.data.listing import OF_NAME, Listing
+from mask2former.data.listing import OF_NAME, Listing, plainly
 from mask2former.data.mapped import MappedPhotos, packed, void_or
 from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
@@ -52,10 +53,9 @@ def recognise(listing: Listing) -> str | None:
 
 def masks_in(listing: Listing, folder: str) -> dict[str, str]:
     """Name without folder and ending → file, of pictures below a folder of that name."""
-    inside = f"/{folder}/"
     found = {}
     for file in listing.files:
-        before, there, name = f"/{file}".partition(inside)
+        _, there, name = f"/{file}".replace(f"/{folder}PNG/", f"/{folder}/").partition(f"/{folder}/")
         if there and name.lower().endswith((".png", ".bmp")):
             found[str(PurePosixPath(name).with_suffix(""))] = file
     return found
@@ -89,7 +89,7 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
 def photo_of(listing: Listing, name: str) -> str | None:
     options = [
         file
-        for file in listing.by_stem.get(PurePosixPath(name).name.lower(), [])
+        for file in listing.by_stem.get(plainly(PurePosixPath(name).name), [])
         if "/Segmentation" not in f"/{file}" and str(PurePosixPath(file).with_suffix("")).endswith(name)
     ]
     options.sort(key=lambda file: "JPEGImages" not in file)
@@ -118,7 +118,21 @@ def table(listing: Listing, findings: Findings) -> tuple[dict[int, str | None], 
         return {VOID: None} | {
             k: "background" if name == "_background_" else name for k, name in enumerate(names)
         }, False
+    first = next(iter(masks_in(listing, "SegmentationClass").values()))
+    if mode_of(listing.root / first) in ("RGB", "RGBA"):
+        findings.conclude("colours are those of VOC, as no labelmap.txt names others")
+        values = {packed(color(k)): name for k, name in enumerate(CLASSES)}
+        return values | {packed(color(VOID)): None}, True
     return {VOID: None} | dict(enumerate(CLASSES)), False
+
+
+def color(number: int) -> tuple[int, int, int]:
+    """VOC's colour of a class: its bits, three by three, go to red, green and blue, from the highest bit down."""
+    channels = [0, 0, 0]
+    for place in range(8):
+        for channel in range(3):
+            channels[channel] |= (number >> (3 * place + channel) & 1) << (7 - place)
+    return tuple(channels)
 
 
 def label_map(listing: Listing, file: str, findings: Findings) -> dict[int, str | None]:
