@@ -18,6 +18,7 @@ EXTRAS["test"] = sorted(
         *EXTRAS["eval"],
         *EXTRAS["docs"],
         *EXTRAS["photos"],
+        "hypothesis>=6.100",
         "mypy>=1.14",
         "pytest>=8",
         "ruff>=0.9",
