@@ -20,6 +20,7 @@ EXTRAS["test"] = sorted(
         *EXTRAS["docs"],
         *EXTRAS["photos"],
         *EXTRAS["hf"],
+        "hypothesis>=6.100",
         "mypy>=1.14",
         "pytest>=8",
         "ruff>=0.9",

@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -198,7 +198,7 @@ def plainly(name: str) -> str:
     return unicodedata.normalize("NFC", name).lower()
 
 
-def grouped(files: Sequence[str], key) -> dict[str, list[str]]:
+def grouped(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for file in files:
         groups.setdefault(key(file), []).append(file)

@@ -58,6 +58,7 @@ UNREADABLE = {
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"), "a video: take its frames"),
 }
 RAW_TAGS = (50706, 33421)  # DNGVersion, CFARepeatPatternDim: a camera's raw file, whose first page is a thumbnail
+LONGEST_NAME = 400  # characters of a path in a message
 BANDS = 277  # SamplesPerPixel
 REDUCED = 254  # NewSubfileType, whose first bit says that a page is another one's thumbnail
 
@@ -106,7 +107,8 @@ def open_photo(source: Any, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, 
 def name_of(source: Any) -> str:
     """What a photo is called in messages. Raises PhotoError for what cannot be one."""
     if isinstance(source, str | Path):
-        return str(Path(source))
+        name = str(Path(source))
+        return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
     for kind, name in ((Image.Image, "the PIL image"), (np.ndarray, "the array"), (Tensor, "the tensor")):
         if isinstance(source, kind):
             return name

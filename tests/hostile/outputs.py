@@ -1,22 +1,19 @@
 """Cases for what the program writes and computes with: settings, command lines, kills at any moment, disks that fill.
 
-Each case is drawn from a `random.Random` and raises AssertionError saying what was wrong. `python -m
-tests.hostile.outputs --cases 500 --seed 1` runs them; commands run in copies of this process, which has PyTorch loaded.
+Each case is drawn from a `random.Random` and raises AssertionError saying what was wrong. Commands run in copies of
+this process, which has PyTorch loaded.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
-import random
 import signal
 import subprocess
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -249,29 +246,3 @@ CHECKS: dict[str, Callable[[Random, Place], Any]] = {
     "kills": check_kill,
     "full disks": check_full_disk,
 }
-
-
-def campaign() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--cases", type=int, default=100, help="of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=CHECKS, nargs="+", default=list(CHECKS))
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    counts, faults = Counter(), []
-    with tempfile.TemporaryDirectory() as folder:
-        place = make_place(Path(folder))
-        for kind in options.only:
-            for case in range(options.cases):
-                try:
-                    CHECKS[kind](random.Random(f"{kind} {options.seed} {case}"), place)
-                except Exception as error:
-                    faults.append(f"{kind} {options.seed} {case}: {type(error).__name__}: {error}")
-                    print(faults[-1], flush=True)
-                counts[kind] += 1
-    print(", ".join(f"{count} {kind}" for kind, count in counts.items()), f"— {len(faults)} faults")
-
-
-if __name__ == "__main__":
-    campaign()
