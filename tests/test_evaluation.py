@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mask2former.data import open_dataset
+from mask2former.data import SegmentationDataset, open_dataset
 from mask2former.data.annotation import IdMap
 from mask2former.errors import PhotoError
 from mask2former.evaluation.evaluator import check_classes, evaluate, headline, place_among_processes, table
@@ -282,10 +282,13 @@ class Oracle:
         return found
 
 
-class Squares:
+class Squares(SegmentationDataset):
     """Three small pictures with one object each, the wider the further back, on a sky."""
 
     name, classes, tasks = "squares", CLASSES, ("panoptic", "semantic")
+
+    def __init__(self):
+        pass
 
     def __len__(self):
         return 3
@@ -293,7 +296,10 @@ class Squares:
     def image_id(self, index):
         return f"square {index}"
 
-    def photo(self, index):
+    def photo_path(self, index):
+        return Path(f"{index}.png")
+
+    def photo(self, index, size=None):
         return Image.new("RGB", (40, 30), (index, 90, 200))
 
     def ground_truth(self, index, task):
@@ -306,10 +312,10 @@ class Squares:
 def test_evaluation_writes_and_reports_what_it_is_asked_for(tmp_path):
     squares, steps = Squares(), []
     report = evaluate(Oracle(squares), squares, output=f"{tmp_path}/new/folder", progress=lambda *s: steps.append(s))
-    assert steps == [(1, 3), (2, 3), (3, 3)] and set(report) == {"dataset", "photos", "panoptic", "semantic"}
+    assert steps == [(1, 3), (2, 3), (3, 3)] and set(report) == {"dataset", "photos", "notes", "panoptic", "semantic"}
     written = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
     assert written == ["evaluation.json", "evaluation.txt"], "no pictures unless they are asked for"
-    assert set(evaluate(Oracle(squares), squares, tasks=["semantic"])) == {"dataset", "photos", "semantic"}
+    assert set(evaluate(Oracle(squares), squares, tasks=["semantic"])) == {"dataset", "photos", "notes", "semantic"}
     with pytest.raises(ValueError, match=r"tasks \('panoptic', 'instance'\): squares can judge \('panoptic', 'sem"):
         evaluate(Oracle(squares), squares, tasks=["panoptic", "instance"])
     stranger = Oracle(squares)
@@ -343,7 +349,7 @@ def test_the_worst_photos_are_drawn_truth_beside_prediction(tmp_path):
 def test_a_photo_that_cannot_be_read_stops_the_evaluation(monkeypatch):
     broken = Prediction(None, error=PhotoError("the photo is broken"))
     monkeypatch.setattr(Oracle, "stream", lambda self, photos, tasks: (broken for _ in photos))
-    with pytest.raises(PhotoError, match="the photo is broken"):
+    with pytest.raises(ValueError, match="photo 'square 0': the photo is broken"):
         evaluate(Oracle(Squares()), Squares())
 
 
@@ -354,6 +360,7 @@ def test_a_process_takes_every_second_photo_of_two(monkeypatch):
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     monkeypatch.setattr("mask2former.evaluation.panoptic.gather_by_image", lambda counts: seen.append(counts) or counts)
+    monkeypatch.setattr("mask2former.evaluation.evaluator.gather_by_image", lambda broken: broken)
     assert place_among_processes() == (1, 2)
     evaluate(Oracle(Squares()), Squares(), tasks=["panoptic"], output=Path("nowhere"))
     assert [list(counts) for counts in seen] == [["square 1"]] and not Path("nowhere").exists()
