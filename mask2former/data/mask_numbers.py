@@ -20,7 +20,8 @@ GREY = 0x010101  # R = G = B
 LOOKED_AT = 40  # masks
 INSTANCES_OF_CLASS = 1000
 TRAIN_IDS = range(19)
-NEVER_LABELS = {9, 10, 14, 15, 16, 18}  # label ids that are rare and not evaluated: parking, rail track, guard rail, …
+NEVER_LABELS = {10, 14, 15, 16, 18}  # label ids that are rare and not evaluated: rail track, guard rail, bridge, …
+UNLABELLED = 0.2  # of the pixels: label ids leave less without a class
 ROAD = 7
 PLATE = 255
 
@@ -84,16 +85,25 @@ def in_scheme(values: np.ndarray, scheme: str) -> np.ndarray:
 
 
 def are_train_ids(masks: Sequence[Path]) -> bool:
-    """Whether Cityscapes masks, of labels or of instances, hold train ids under the names of label ids."""
+    """Whether Cityscapes masks, of labels or of instances, hold train ids under the names of label ids.
+
+    Both schemes have the numbers 0 … 18. Taken for train ids are masks without a higher one that tell things of 11 … 18
+    apart (as label ids those are none), hold label ids that hardly occur, or have no road but much of what would be
+    unlabelled, or several classes.
+    """
     values: set[int] = set()
+    pixels = zeros = 0
     for path in some(masks):
         try:
-            values.update(values_in(read_map(path)))
+            mask = read_map(path)
         except DataError:  # said when it is read
             continue
+        values.update(values_in(mask))
+        pixels, zeros = pixels + mask.size, zeros + np.count_nonzero(mask == 0)
     numbers = {value // INSTANCES_OF_CLASS if value >= INSTANCES_OF_CLASS else value for value in values}
-    plates = numbers & {PLATE, 65535 // INSTANCES_OF_CLASS}
-    numbers -= plates
+    numbers -= {PLATE, 65535 // INSTANCES_OF_CLASS}
     if not numbers or max(numbers) not in TRAIN_IDS:
         return False
-    return bool(plates or numbers & NEVER_LABELS or ROAD not in numbers)
+    told_apart = any(value // INSTANCES_OF_CLASS in range(11, 19) for value in values)
+    no_road = ROAD not in numbers and (len(numbers) > 2 or zeros > UNLABELLED * pixels)
+    return bool(told_apart or numbers & NEVER_LABELS or no_road)
