@@ -6,6 +6,7 @@ import shutil
 import warnings
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from mask2former.data.survey import survey
 from mask2former.data.trace import outlines
 
 from .exports import coco_tools, pictures, tools
+from .exports.damage import damage
 from .exports.known import CLASSES, PHOTOS, box, jpeg, write_photo, write_png
-from .test_exports import check_masks, opened, photo_of
+from .test_exports import EXACT, OUTLINES, SEMANTIC, check_masks, opened, photo_of
 
 pytest.importorskip("hotcoco")
 
@@ -568,3 +570,17 @@ def test_converted_photos_are_upright(tmp_path):
         inside, red = annotation.masks().any(0).numpy(), np.asarray(photo)[..., 0] > 160
         assert Image.open(dataset.photo_path(index)).getexif().get(0x0112, 1) == 1
         assert (inside & red).sum() / (inside | red).sum() > 0.95
+
+
+@pytest.mark.parametrize("title", [*OUTLINES, *EXACT, *SEMANTIC])
+def test_damaged_exports_are_read_or_refused_by_name(title, tmp_path):
+    (tmp_path / "made").mkdir()
+    made = (OUTLINES | EXACT | SEMANTIC)[title](tmp_path / "made")
+    for seed in range(3):
+        shutil.copytree(made, tmp_path / f"{seed}")
+        what = damage(tmp_path / f"{seed}", random := Random(f"{seed} {title}"))
+        try:
+            dataset, _ = opened(tmp_path / f"{seed}")
+            [dataset[index] for index in range(len(dataset))]
+        except (DataError, FileNotFoundError) as error:
+            assert len(str(error)) < 1500, (what, random)

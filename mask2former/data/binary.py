@@ -67,6 +67,8 @@ def class_names(listing: Listing) -> list[str] | None:
     """The names in classes.txt, or in classes.json in the order of their numbers."""
     for file in listing.named("classes.txt"):
         lines = [line.strip() for line in listing.text(file).splitlines() if line.strip()]
+        if not lines:
+            raise DataError(listing.root / file, "no class", "write one class name a line")
         return [KIND_OF_CLASS.sub("", line) for line in lines]
     for file in listing.named("classes.json"):
         table = listing.json(file, list[FolderClass])

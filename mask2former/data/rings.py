@@ -88,7 +88,7 @@ def as_rings(outline: Sequence[Any], findings: Findings, where: str) -> list[Any
 
 def clean_ring(ring: Any, findings: Findings, where: str) -> np.ndarray | None:
     """(points, 2), or None for what is no ring."""
-    if isinstance(ring, Sequence) and len(ring) and isinstance(ring[0], Sequence) and not isinstance(ring[0], str):
+    if isinstance(ring, Sequence) and len(ring) and all(isinstance(point, list | tuple) for point in ring):
         ring = [number for point in ring for number in point]
     if not isinstance(ring, Sequence) or isinstance(ring, str) or not all(isinstance(x, Real) for x in ring):
         findings.repair("rings that are null or hold no numbers dropped", where)
