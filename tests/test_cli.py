@@ -182,6 +182,13 @@ def test_photos_are_found_and_named(photos):
     assert unique_names(paths) == ["a", "A_2", "a_2_2", "b"]
 
 
+def test_without_a_folder_an_earlier_run_stays(toy_model, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("segments", "segments_2", "segments_3"):
+        assert main(["predict", str(photos / "a.jpg"), "--model", toy_model, "--size", "64", "--device", "cpu"]) == 0
+        assert f"photo in {name};" in capsys.readouterr().out and (tmp_path / name / "panoptic.json").is_file()
+
+
 def test_what_a_folder_holds_and_is_not_read_is_said_and_counted(toy_model, tmp_path, capsys, monkeypatch):
     """Beside a 12-bit photo, which is read, and said to be."""
     monkeypatch.setattr("mask2former.inference.photo_files.reads_heif", lambda: False)

@@ -293,7 +293,10 @@ class Squares:
     def image_id(self, index):
         return f"square {index}"
 
-    def photo(self, index):
+    def photo_path(self, index):
+        return Path(f"square {index}.png")
+
+    def photo(self, index, size=None):
         return Image.new("RGB", (40, 30), (index, 90, 200))
 
     def ground_truth(self, index, task):

@@ -42,7 +42,12 @@ def predict_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--task", choices=("panoptic", "instance", "semantic", "all"), help="default: the model's first"
     )
-    command.add_argument("--output", type=Path, default=Path("segments"), metavar="FOLDER", help="default: segments")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="default: segments, or segments_2, … where an earlier run is there",
+    )
     overwrite_option(command)
     command.add_argument("--overlay", action="store_true", help="write the photo with its segments painted on")
     command.add_argument(
@@ -102,8 +107,10 @@ def predict(options: argparse.Namespace) -> int:
     from mask2former.bounds import Count, Share, check_options
     from mask2former.inference.formats import rle_encoder
     from mask2former.inference.result_writer import ResultWriter
+    from mask2former.output_folder import free_folder
 
     check_options(options, {"threshold": Share | None, "batch_size": Count})
+    options.output = options.output or free_folder(Path("segments"))
     found = find_photos(options.photos)
     photos, names = found.photos, unique_names(found.photos, options.output)
     formats = options.formats or ([] if options.overlay else None)

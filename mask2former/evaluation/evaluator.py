@@ -17,6 +17,7 @@ from mask2former.bounds import Natural, check_arguments
 from mask2former.data.annotation import Annotation, lookup
 from mask2former.data.contact_sheet import paint
 from mask2former.data.dataset import SegmentationDataset
+from mask2former.errors import PhotoError
 from mask2former.evaluation.instance import MaskAveragePrecision
 from mask2former.evaluation.panoptic import PanopticQuality
 from mask2former.evaluation.semantic import MeanIoU
@@ -109,7 +110,8 @@ def measure(
     for done, (index, prediction) in enumerate(zip(mine, predictions, strict=True), start=1):
         truth = truths.popleft()
         if prediction.error is not None:
-            raise ValueError(f"photo {dataset.image_id(index)!r}: {prediction.error}") from prediction.error
+            kind = PhotoError if isinstance(prediction.error, PhotoError) else ValueError
+            raise kind(f"photo {dataset.image_id(index)!r}: {prediction.error}") from prediction.error
         for task, metric in metrics.items():
             add(metric, dataset.image_id(index), prediction.result[task], truth[task])
         if progress is not None:
