@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 
 from mask2former.unfinished import clear_unfinished
@@ -20,6 +21,12 @@ except ImportError:  # on Windows
 
 LOCK = ".mask2former.lock"
 UNLOCKABLE = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EBADF)  # the file system has no locks
+
+
+def free_folder(path: Path) -> Path:
+    """The path itself, or the first of NAME_2, NAME_3, … where nothing is yet."""
+    numbered = (path.with_name(f"{path.name}_{number}") for number in count(2))
+    return next(folder for folder in chain((path,), numbered) if not folder.exists() or not any(folder.iterdir()))
 
 
 class OutputFolder:

@@ -174,12 +174,43 @@ def test_models_are_listed_with_the_licence_of_their_weights(capsys):
 
 
 def test_photos_are_found_and_named(photos):
-    assert [path.name for path in find_photos([str(photos)])] == ["a.jpg", "b.PNG", "broken.jpg", "c.jpg"]
-    assert [path.name for path in find_photos([str(photos / "c.jpg"), str(photos / "*.jpg"), "x.jpg"])] == [
+    assert [path.name for path in find_photos([str(photos)]).photos] == ["a.jpg", "b.PNG", "broken.jpg", "c.jpg"]
+    assert [path.name for path in find_photos([str(photos / "c.jpg"), str(photos / "*.jpg"), "x.jpg"]).photos] == [
         "c.jpg", "a.jpg", "broken.jpg", "x.jpg",
     ]  # fmt: skip
     paths = [Path("one/a.jpg"), Path("two/A.png"), Path("a_2.jpg"), Path("b.jpg")]
     assert unique_names(paths) == ["a", "A_2", "a_2_2", "b"]
+
+
+def test_without_a_folder_an_earlier_run_stays(toy_model, photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("segments", "segments_2", "segments_3"):
+        assert main(["predict", str(photos / "a.jpg"), "--model", toy_model, "--size", "64", "--device", "cpu"]) == 0
+        assert f"photo in {name};" in capsys.readouterr().out and (tmp_path / name / "panoptic.json").is_file()
+
+
+def test_what_a_folder_holds_and_is_not_read_is_said_and_counted(toy_model, tmp_path, capsys, monkeypatch):
+    """Beside a 12-bit photo, which is read, and said to be."""
+    monkeypatch.setattr("mask2former.inference.photo_files.reads_heif", lambda: False)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    values = np.linspace(0, 4095, 80 * 60).astype(np.uint16).reshape(60, 80)
+    Image.fromarray(values).save(folder / "deep.png")
+    for name in ("a.heic", "b.HEIC", "c.nef", "notes.txt", "._deep.png"):
+        (folder / name).write_bytes(b"x")
+    options = ["--model", toy_model, "--size", "64", "--device", "cpu"]
+    assert main(["predict", str(folder), *options, "--output", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().out
+    for line in (
+        "1 photo: of 16 bits, with values up to 4095: read as 12 bits",
+        "left out: 2 photos, a.heic the first: HEIF: install pillow-heif to read it",
+        "left out: c.nef: a camera's raw file: develop it to JPEG, PNG or TIFF first",
+        "no photos: 1 .txt, 1 hidden",
+    ):
+        assert line in said.splitlines(), said
+    (folder / "deep.png").unlink()
+    assert main(["predict", str(folder), *options, "--output", str(tmp_path / "none")]) == 2
+    assert "holds no picture that is read; left out: 2 photos, a.heic" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("package", ["mask2former", "oneformer"])

@@ -297,7 +297,7 @@ class Squares(SegmentationDataset):
         return f"square {index}"
 
     def photo_path(self, index):
-        return Path(f"{index}.png")
+        return Path(f"square {index}.png")
 
     def photo(self, index, size=None):
         return Image.new("RGB", (40, 30), (index, 90, 200))

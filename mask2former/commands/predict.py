@@ -17,6 +17,7 @@ from mask2former.errors import sentence
 from mask2former.writing import is_full
 
 if TYPE_CHECKING:
+    from mask2former.inference.photo_files import PhotoFiles
     from mask2former.inference.result_writer import ResultWriter
     from mask2former.inference.segmentation import Segmentation
 
@@ -41,7 +42,12 @@ def predict_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--task", choices=("panoptic", "instance", "semantic", "all"), help="default: the model's first"
     )
-    command.add_argument("--output", type=Path, default=Path("segments"), metavar="FOLDER", help="default: segments")
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="default: segments, or segments_2, … where an earlier run is there",
+    )
     overwrite_option(command)
     command.add_argument("--overlay", action="store_true", help="write the photo with its segments painted on")
     command.add_argument(
@@ -83,8 +89,9 @@ def predict_options(command: argparse.ArgumentParser) -> None:
 def predict(options: argparse.Namespace) -> int:
     """Segment photos and write what was found.
 
-    A photo that cannot be read, or whose results cannot be written, is reported and does not stop the others. What an
-    earlier run has left in OUTPUT stays: name another folder, or replace it with --overwrite.
+    A photo that cannot be read, or whose results cannot be written, is reported and does not stop the others; the exit
+    code is then 1, as it is where a folder holds photos of a kind that is not read. What an earlier run has left in
+    OUTPUT stays: name another folder, or replace it with --overwrite.
     """
     from weights.bundled import PHOTO
 
@@ -100,17 +107,21 @@ def predict(options: argparse.Namespace) -> int:
     from mask2former.bounds import Count, Share, check_options
     from mask2former.inference.formats import rle_encoder
     from mask2former.inference.result_writer import ResultWriter
+    from mask2former.output_folder import free_folder
 
     check_options(options, {"threshold": Share | None, "batch_size": Count})
-    photos = find_photos(options.photos)
-    names = unique_names(photos, options.output)
+    options.output = options.output or free_folder(Path("segments"))
+    found = find_photos(options.photos)
+    photos, names = found.photos, unique_names(found.photos, options.output)
     formats = options.formats or ([] if options.overlay else None)
     if "coco" in (formats or ()):
         rle_encoder()  # complain before the work, not after it
     overlay = options.overlay or not options.formats
     with ResultWriter(options.output, formats, overlay, overwrite=options.overwrite) as writer:
         try:
-            return predict_into(writer, options, photos, names)
+            code = predict_into(writer, options, photos, names)
+            print("".join(f"{line}\n" for line in found.said()), end="")
+            return 1 if found.unreadable else code
         except OSError as error:
             if not is_full(error):
                 raise
@@ -144,7 +155,7 @@ def predict_into(writer: ResultWriter, options: argparse.Namespace, photos: list
     task = options.task or predictor.protocol.tasks[0]
     if options.task not in TASKS:
         announce(writer, names, predictor.protocol.tasks if task == "all" else [task])
-    seconds, counts, failed = Counter(), Counter(), []
+    seconds, counts, failed, noted = Counter(), Counter(), [], Counter()
 
     def write(results: dict[str, Segmentation]) -> None:
         start = time.perf_counter()
@@ -167,6 +178,7 @@ def predict_into(writer: ResultWriter, options: argparse.Namespace, photos: list
     bar = tqdm(stream, total=len(photos), unit="photo", disable=None)
     try:
         for photo, name, prediction in zip(photos, names, bar, strict=True):
+            noted.update(prediction.notes)
             if prediction.error is not None:
                 failed.append(sentence(prediction.error))
                 continue
@@ -183,6 +195,8 @@ def predict_into(writer: ResultWriter, options: argparse.Namespace, photos: list
         pen.shutdown()
         writer.close()  # what is done is done, though a later photo may have exhausted the memory
     print(summary(counts, seconds, len(photos) - len(failed), time.perf_counter() - start, options.output))
+    for note, count in noted.items():
+        print(f"{count} photo{'s' * (count > 1)}: {note}")
     if failed:
         print(f"{len(failed)} of {len(photos)} photos failed:", *failed, sep="\n  ", file=sys.stderr)
     return 1 if failed else 0
@@ -209,30 +223,30 @@ def default_model(family: str) -> str:
     return DEMO
 
 
-def find_photos(arguments: Iterable[str]) -> list[Path]:
+def find_photos(arguments: Iterable[str]) -> PhotoFiles:
     """Files as they are named, the pictures in folders, and what patterns match; each once, in order.
 
-    Raises ValueError where a folder holds no picture or a pattern matches nothing. A named file need not exist: that
-    is found out when it is read.
+    What a folder holds and is not read goes along with the reason. Raises ValueError where a folder holds no picture or
+    a pattern matches nothing. A named file need not exist: that is found out when it is read.
     """
-    from PIL import Image
+    from mask2former.inference.photo_files import PhotoFiles
 
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    photos: dict[Path, None] = {}
+    found = PhotoFiles()
     for argument in arguments:
         path = Path(argument)
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in endings and file.is_file())
-            if not found:
-                raise ValueError(f"{path} holds no picture")
+            inside = PhotoFiles.of(path)
+            if not inside.photos:
+                raise ValueError("; ".join([f"{path} holds no picture that is read", *inside.said()]))
+            found.add(inside)
         elif has_magic(argument) and not path.exists():
-            found = sorted(Path(match) for match in glob(argument, recursive=True))
-            if not found:
+            matches = sorted(Path(match) for match in glob(argument, recursive=True))
+            if not matches:
                 raise ValueError(f"{argument} matches nothing")
+            found.add(PhotoFiles(matches))
         else:
-            found = [path]
-        photos.update(dict.fromkeys(found))
-    return list(photos)
+            found.add(PhotoFiles([path]))
+    return found
 
 
 def unique_names(photos: Sequence[Path], folder: Path = Path()) -> list[str]:

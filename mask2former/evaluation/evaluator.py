@@ -20,7 +20,7 @@ from mask2former.data.contact_sheet import paint
 from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.findings import listed
 from mask2former.data.survey import require_targets
-from mask2former.errors import DataError
+from mask2former.errors import DataError, PhotoError
 from mask2former.evaluation.gather import gather_by_image
 from mask2former.evaluation.instance import MaskAveragePrecision
 from mask2former.evaluation.panoptic import PanopticQuality
@@ -127,7 +127,8 @@ def measure(
     for done, prediction in enumerate(predictor.stream(photos(), list(metrics)), start=1):
         index, truth = truths.popleft()
         if prediction.error is not None:
-            raise ValueError(f"photo {dataset.image_id(index)!r}: {prediction.error}") from prediction.error
+            kind = PhotoError if isinstance(prediction.error, PhotoError) else ValueError
+            raise kind(f"photo {dataset.image_id(index)!r}: {prediction.error}") from prediction.error
         for task, metric in metrics.items():
             add(metric, dataset.image_id(index), prediction.result[task], truth[task])
         if progress is not None:

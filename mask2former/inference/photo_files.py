@@ -36,6 +36,12 @@ class PhotoFiles:
                 found.unreadable[file] = reason
         return found
 
+    def add(self, more: PhotoFiles) -> None:
+        """Take up what is not there yet."""
+        self.photos = list(dict.fromkeys([*self.photos, *more.photos]))
+        self.unreadable |= more.unreadable
+        self.others = list(dict.fromkeys([*self.others, *more.others]))
+
     def said(self) -> Iterator[str]:
         """What is left out, a line for each reason."""
         for reason, count in Counter(self.unreadable.values()).items():

@@ -22,6 +22,7 @@ class Prediction:
     source: Any  # the photo as it was given
     result: Segmentation | dict[str, Segmentation] | None = None
     error: Exception | None = None  # why there is no result
+    notes: list[str] = field(default_factory=list)  # what was concluded when the photo was read, a sentence each
     seconds: dict[str, float] = field(default_factory=dict)  # reading, network, post-processing
     photo: Image.Image | None = None
     sizes: PhotoSizes | None = None

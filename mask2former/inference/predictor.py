@@ -22,7 +22,7 @@ from mask2former.inference import postprocess
 from mask2former.inference.memory import MemoryBudget
 from mask2former.inference.merge import MergedMap, MergedMasks
 from mask2former.inference.network import Clock, compile_network, run_network
-from mask2former.inference.photo import MAX_PIXELS, Photo, read_photo
+from mask2former.inference.photo import MAX_PIXELS, Photo, PhotoWarning, open_photo
 from mask2former.inference.prediction import Prediction
 from mask2former.inference.preprocess import Preprocess
 from mask2former.inference.segmentation import Segmentation
@@ -148,6 +148,8 @@ class Predictor:
         several = isinstance(photos, list | tuple)
         results = []
         for prediction in self.stream(photos if several else [photos], task):
+            for note in prediction.notes:
+                warnings.warn(f"{prediction.label}: {note}", PhotoWarning, stacklevel=2)
             if prediction.error is not None:
                 raise prediction.error
             results.append(prediction.result)
@@ -227,7 +229,8 @@ class Predictor:
         start = time.perf_counter()
         prediction = Prediction(source, together=self.batch_size)
         try:
-            photo = prediction.photo = read_photo(source, self.max_pixels)
+            photo, prediction.notes = open_photo(source, self.max_pixels)
+            prediction.photo = photo
             prediction.sizes = self.preprocess.sizes((photo.height, photo.width))
             if self.budget is not None:
                 self._fit(prediction, tasks)
