@@ -327,7 +327,7 @@ def test_half_turns_and_mirrors_are_said_and_an_option_decides(orientation, tmp_
         folder = coco_tools.cvat(tmp_path / annotated)
         store_turned(folder / "images" / "default" / "bowl one.jpg", orientation, annotated)
         dataset, _ = opened(folder)
-        assert "1 photos are turned by EXIF in a way that does not change their size" in dataset.notes[-1]
+        assert "1 photos are turned by EXIF, and no size shows how they were annotated" in dataset.notes[-1]
         assert f"as {annotated}" in dataset.notes[-1] and "--exif" in dataset.notes[-1]
         for exif in ("auto", annotated):
             dataset, _ = opened(folder, exif=exif)
@@ -584,3 +584,20 @@ def test_damaged_exports_are_read_or_refused_by_name(title, tmp_path):
             [dataset[index] for index in range(len(dataset))]
         except (DataError, FileNotFoundError) as error:
             assert len(str(error)) < 1500, (what, random)
+
+
+def test_where_no_size_is_told_the_reach_of_outlines_shows_quarter_turns(tmp_path):
+    folder = tools.via_json(tmp_path / "via")
+    store_turned(folder / "bowl one.jpg", 6, "stored")  # its objects go beyond the upright photo
+    dataset, _ = opened(folder)
+    index = next(k for k in range(4) if dataset.image_id(k) == "bowl one")
+    photo, annotation = dataset[index]
+    inside, red = annotation.masks().any(0).numpy(), np.asarray(photo)[..., 0] > 160
+    assert (inside & red).sum() / (inside | red).sum() > 0.95 and "as their sizes show" in dataset.notes[-1]
+    folder = tools.yolo(tmp_path / "yolo", "label_studio")  # shares of sides, which nothing shows
+    store_turned(folder / "images" / "bowl one.jpg", 6, "stored")
+    dataset, _ = opened(folder)
+    assert "1 photos are turned by EXIF" in dataset.notes[-1] and "--exif stored" in dataset.notes[-1]
+    photo, annotation = opened(folder, exif="stored")[0][index]
+    inside, red = annotation.masks().any(0).numpy(), np.asarray(photo)[..., 0] > 160
+    assert (inside & red).sum() / (inside | red).sum() > 0.95

@@ -34,6 +34,7 @@ class SegmentationDataset(Dataset[tuple[Any, Any]]):
     tasks: tuple[str, ...] = TASKS  # what the annotations can teach and judge
     notes: tuple[str, ...] = ()  # what was repaired, left out or assumed when it was opened, counted, a sentence each
     ignored_hint = ""  # what to do where much is ignored that was not meant to be
+    tells_sizes = True  # whether annotations say themselves how large their photo is
     exif = "auto"  # how photos that EXIF turns were annotated: see `exif`
     skipped: SkippedPhotos | None = None  # where photos that cannot be used are listed and gone past; None: they raise
     recipe = "coco"  # how the papers crop this dataset for training: see `transforms.training_transform`

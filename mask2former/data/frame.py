@@ -30,10 +30,12 @@ def settle_frame(dataset: SegmentationDataset) -> list[str]:
                 turn = orientation(image)
             if turn == 1:
                 continue
-            if turn not in QUARTER_TURNS or image.width == image.height:
+            size = tuple(dataset.annotation(index).size)
+            upright = (image.width, image.height) if turn in QUARTER_TURNS else (image.height, image.width)
+            shown = size != upright or turn in QUARTER_TURNS and dataset.tells_sizes
+            if not shown or image.width == image.height:
                 open_question.append(index)
                 continue
-            size = tuple(dataset.annotation(index).size)
         except DataError:  # said when it is read
             continue
         stored = (image.height, image.width)
@@ -55,9 +57,8 @@ def settle_frame(dataset: SegmentationDataset) -> list[str]:
     if frame == "stored":
         dataset.exif = "auto-stored"
     return [
-        f"{len(open_question)} photos are turned by EXIF in a way that does not change their size, so that it does not "
-        f"show how they were annotated ({names[0]}): they are read as {frame}, {why}; if their masks look wrong: "
-        f"exif='{OTHER[frame]}' (--exif {OTHER[frame]})"
+        f"{len(open_question)} photos are turned by EXIF, and no size shows how they were annotated ({names[0]}): they "
+        f"are read as {frame}, {why}; if their masks look wrong: exif='{OTHER[frame]}' (--exif {OTHER[frame]})"
     ]
 
 

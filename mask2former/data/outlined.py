@@ -94,7 +94,7 @@ class OutlinedPhotos(SegmentationDataset):
             if number not in chosen:
                 continue
             try:
-                size = drawn.size or oriented_size(open_image(self.root / file), self.exif)
+                size = drawn.size or self._size(file, drawn.objects)
             except DataError as error:
                 if not findings.skip_bad:
                     raise
@@ -104,6 +104,17 @@ class OutlinedPhotos(SegmentationDataset):
             records.append((ids[number], file, size, objects))
         name = f"{listing.place} {split}" if split != "all" else str(listing.place)
         super().__init__(name, self.space.classes, records, wanted.transform)
+
+    def _size(self, file: str, objects: list[Object]) -> tuple[int, int]:
+        """H, W of a photo whose annotation does not say it: upright, unless outlines fit it only as it is stored."""
+        self.tells_sizes = False
+        with open_image(self.root / file) as image:
+            size, stored = oriented_size(image, self.exif), (image.height, image.width)
+        if size == stored or self.exif != "auto":
+            return size
+        height, width = reach([one.outline for one in objects if not one.unit])
+        beyond = height > size[0] + 1 or width > size[1] + 1
+        return stored if beyond and height <= size[1] + 1 and width <= size[0] + 1 else size
 
     def _find(self, listing: Listing, photos: list[Drawn], findings: Findings) -> dict[str, Drawn]:
         """Photo, relative → what is drawn in it; entries of one photo are put together."""
@@ -174,6 +185,15 @@ class OutlinedPhotos(SegmentationDataset):
         if np.isnan(known).any():
             known[np.isnan(known)] = annotation.areas()[np.isnan(known)]
         return annotation
+
+
+def reach(outlines: Sequence[Any]) -> tuple[float, float]:
+    """How far down and to the right outlines go; what is no ring of numbers is passed over."""
+    down = right = 0.0
+    for ring in (ring for outline in outlines if isinstance(outline, list) for ring in outline):
+        if isinstance(ring, list) and len(ring) > 1 and all(isinstance(x, int | float) for x in ring):
+            down, right = max(down, *ring[1::2]), max(right, *ring[::2])
+    return down, right
 
 
 def with_holes(shape: Any, holes: list[list[float]], size: tuple[int, int]) -> dict[str, Any]:
