@@ -42,7 +42,7 @@ class Category(msgspec.Struct, gc=False):
 class Entry(msgspec.Struct, gc=False):
     image_id: Id | None = None
     category_id: Id | None = None
-    segmentation: Any = None
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
     iscrowd: Any = None
     attributes: Any = None
 
@@ -146,6 +146,7 @@ def photos_of(file: str, content: File, findings: Findings) -> Iterator[Drawn]:
                 findings.repair("ids written as text in one place and as numbers in another", where)
             entries.setdefault(image, []).append((position, entry))
     brushes = crowds_by_mistake(content)
+    split, places = split_of(f"{file[:-5]}/"), near(file)
     seen = set()
     for image in content.images:
         if not image.file_name:
@@ -165,9 +166,7 @@ def photos_of(file: str, content: File, findings: Findings) -> Iterator[Drawn]:
         size = side(image.height), side(image.width)
         if None in size:
             findings.repair("images without height and width, which the photo has", image.file_name)
-        yield Drawn(
-            image.file_name, file, size if None not in size else None, objects, split_of(f"{file[:-5]}/"), near(file)
-        )
+        yield Drawn(image.file_name, file, size if None not in size else None, objects, split, places)
 
 
 def side(value: Any) -> int | None:
@@ -181,7 +180,7 @@ def crowds_by_mistake(content: File) -> bool:
     """CVAT writes a mask painted with the brush as a run-length encoding, and calls each of those a crowd."""
     crowds = [entry for entry in content.annotations if entry.iscrowd == 1]
     ours = all(isinstance(e.attributes, dict) and "occluded" in e.attributes for e in crowds)
-    return bool(crowds) and ours and all(isinstance(entry.segmentation, dict) for entry in crowds)
+    return bool(crowds) and ours and all(bytes(entry.segmentation).startswith(b"{") for entry in crowds)
 
 
 def near(file: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ over all splits, and the split itself are the same for all formats and happen he
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,7 +20,7 @@ from mask2former.data.files import open_image
 from mask2former.data.findings import Findings, listed
 from mask2former.data.label_space import LEFT_OUT, LabelSpace
 from mask2former.data.listing import Listing
-from mask2former.data.rings import clean_outline, inside, placed, runs_of
+from mask2former.data.rings import clean_outline, decoded, inside, placed, runs_of
 from mask2former.data.split import members
 from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
@@ -89,10 +89,17 @@ class OutlinedPhotos(SegmentationDataset):
         found = self._find(listing, photos, findings)
         ids = identities(list(found))
         chosen = members(listing, split, [d.split for d in found.values()], ids, findings)
-        records = []
-        for number, (file, drawn) in enumerate(found.items()):
-            if number not in chosen:
-                continue
+        records = self._records(
+            [(ids[k], *pair) for k, pair in enumerate(found.items()) if k in chosen], position, findings
+        )
+        name = f"{listing.place} {split}" if split != "all" else str(listing.place)
+        super().__init__(name, self.space.classes, records, wanted.transform)
+
+    def _records(
+        self, chosen: Sequence[tuple[str, str, Drawn]], position: dict[str, int], findings: Findings
+    ) -> Iterator[tuple[Any, ...]]:
+        """Id, photo, size and objects of each photo, one after another: all at once would be much memory."""
+        for name, file, drawn in chosen:
             try:
                 size = drawn.size or self._size(file, drawn.objects)
             except DataError as error:
@@ -100,10 +107,7 @@ class OutlinedPhotos(SegmentationDataset):
                     raise
                 findings.repair("broken photos skipped", error.file.name)
                 continue
-            objects = [o for one in drawn.objects if (o := self._object(one, size, position, findings))]
-            records.append((ids[number], file, size, objects))
-        name = f"{listing.place} {split}" if split != "all" else str(listing.place)
-        super().__init__(name, self.space.classes, records, wanted.transform)
+            yield name, file, size, [o for one in drawn.objects if (o := self._object(one, size, position, findings))]
 
     def _size(self, file: str, objects: list[Object]) -> tuple[int, int]:
         """H, W of a photo whose annotation does not say it: upright, unless outlines fit it only as it is stored."""
@@ -112,7 +116,7 @@ class OutlinedPhotos(SegmentationDataset):
             size, stored = oriented_size(image, self.exif), (image.height, image.width)
         if size == stored or self.exif != "auto":
             return size
-        height, width = reach([one.outline for one in objects if not one.unit])
+        height, width = reach([decoded(one.outline) for one in objects if not one.unit])
         beyond = height > size[0] + 1 or width > size[1] + 1
         return stored if beyond and height <= size[1] + 1 and width <= size[0] + 1 else size
 

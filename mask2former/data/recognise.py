@@ -64,6 +64,7 @@ def open_recognised(place: Path | str, wanted: Wanted, findings: Findings) -> Se
         findings.assume(f"photos are not read ({reason})", file)
     dataset = module.open_export(listing, wanted, findings)
     rest = FORMATS[FORMATS.index(module) + 1 : FORMATS.index(binary)]  # masks lie in many other layouts too
+    rest = [other for other in rest if (module, other) != (voc, colored)]  # which share labelmap.txt
     others = [title for other in rest if (title := other.recognise(listing))]
     if others:
         findings.conclude(f"it also holds {', '.join(others)}, which is not read")
