@@ -165,3 +165,15 @@ def test_strict_is_an_option(tmp_path, capsys):
     assert run("inspect", folder, "--output", tmp_path / "b") == 0
     notes = json.loads((tmp_path / "b" / "inspection.json").read_text())["notes"]
     assert "1 objects without an outline left out" in notes[0]
+
+
+def test_data_that_is_named_apart_is_taken_whole(tmp_path, capsys):
+    first, second = coco_tools.cvat(tmp_path / "a"), tools.labelme(tmp_path / "b")
+    classes = ["--classes", "fig", "date", "nut"]
+    assert run("train", "--data", first, "--val-data", second, "--output", tmp_path / "run", *classes, *QUICK) == 0
+    said = capsys.readouterr().out
+    assert said.count("4 photos; the data is not split, and all of it is taken") == 2
+    arguments = ("--model", tmp_path / "run" / "model", "--device", "cpu", "--size", "64", *classes)
+    assert run("evaluate", "--data", second, "--output", tmp_path / "evaluation", *arguments) == 0
+    assert "the data is not split, and all of it is taken" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("mask2former-split.json"))

@@ -90,7 +90,7 @@ def evaluate_into(folder: OutputFolder | None, options: argparse.Namespace, proc
     from mask2former.evaluation.evaluator import evaluate as measure
     from mask2former.inference.predictor import Predictor
 
-    dataset = open_data(options.data, "val", options)
+    dataset = open_data(options.data, "val", options, hold_out="kept")
     if options.limit:
         dataset = dataset.subset(spread(len(dataset), options.limit))
     with first_alone(processes):

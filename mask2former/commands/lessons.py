@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 def open_photos(options: argparse.Namespace) -> tuple[SegmentationDataset, SegmentationDataset | None]:
     """The photos to train on, and those to evaluate on, whose classes must be the same.
 
-    Of one folder that is recognised, the part that is not for training is evaluated on without being asked for.
+    Of one folder that is recognised, the part that is not for training is evaluated on without being asked for. Where
+    both are named and are not the same, neither is split.
     """
     from mask2former.data.datasets import is_bare
     from mask2former.data.flat import flat_for
     from mask2former.data.inspect import spread
     from mask2former.training.processes import Processes
 
-    opened = open_data(options.data, "train", options)
+    apart = options.val_data is not None and options.val_data not in options.data  # then each is taken whole
+    hold_out = "none" if apart else "make"
+    opened = open_data(options.data, "train", options, hold_out)
     data = flat_for(opened, options.tasks, options.background)
     if data is not opened and Processes.join().is_first:
         print(f"data: {data.notes[-1]}", flush=True)
@@ -37,7 +40,7 @@ def open_photos(options: argparse.Namespace) -> tuple[SegmentationDataset, Segme
     itself = len(one) == 1 and is_bare(one[0]) and Path(one[0]).exists() and not options.shard
     if not (options.val_data or itself):
         return data, None
-    val = flat_for(open_data(options.val_data or one[0], "val", options), options.tasks, options.background)
+    val = flat_for(open_data(options.val_data or one[0], "val", options, hold_out), options.tasks, options.background)
     if [c.name for c in val.classes] != [c.name for c in data.classes]:
         raise ValueError(
             f"--data has {named(data.classes)}; --val-data has {named(val.classes)}: expected the same in the same "

@@ -44,7 +44,9 @@ def data_options(command: argparse.ArgumentParser) -> None:
     command.epilog = f"DATA is one of\n{DATA_HELP}"
 
 
-def open_data(spec: str | Sequence[str], split: str, options: argparse.Namespace) -> SegmentationDataset:
+def open_data(
+    spec: str | Sequence[str], split: str, options: argparse.Namespace, hold_out: str = "make"
+) -> SegmentationDataset:
     """Open data as the options say. What was concluded, repaired or assumed is printed, a line each."""
     from mask2former.data.datasets import open_dataset
     from mask2former.training.processes import Processes
@@ -52,7 +54,12 @@ def open_data(spec: str | Sequence[str], split: str, options: argparse.Namespace
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         dataset = open_dataset(
-            spec, split, class_choice(options.classes), options.background, **reading_choices(options)
+            spec,
+            split,
+            class_choice(options.classes),
+            options.background,
+            hold_out=hold_out,
+            **reading_choices(options),
         )
     said = [str(w.message) for w in caught if w.category is UserWarning]
     for other in (w for w in caught if w.category is not UserWarning):

@@ -20,6 +20,7 @@ from mask2former.data.folder import FolderDataset
 from mask2former.data.frame import settle_frame
 from mask2former.data.hub import HubDataset
 from mask2former.data.joined import JoinedDataset
+from mask2former.data.listing import OF_NAME
 from mask2former.data.recognise import open_recognised
 from mask2former.data.skipped import SkippedPhotos
 from mask2former.data.wanted import Wanted
@@ -30,7 +31,7 @@ LONGEST = 4096  # characters of a path
 
 
 def open_dataset(
-    spec: str | Sequence[str],
+    spec: str | Path | Sequence[str | Path],
     split: str = "train",
     classes: str | Sequence[str] | None = None,
     background: str | None = None,
@@ -38,6 +39,7 @@ def open_dataset(
     strict: bool = False,
     skip_bad: bool = False,
     exif: str = "auto",
+    hold_out: str = "make",
 ) -> SegmentationDataset:
     """Open a dataset by a short text.
 
@@ -52,18 +54,22 @@ def open_dataset(
         skip_bad: go on over photos that cannot be used; they are listed in the dataset's `skipped`.
         exif: how photos that EXIF turns were annotated: "upright", as they are shown, "stored", as they lie in the
             file, or "auto", as their sizes tell.
+        hold_out: of recognised data that is not split, what train and val are: "make", a fifth is held out for val,
+            and written down; "kept", as is written down, and where nothing is, all of it; "none", all of it.
 
     What was repaired, left out or assumed is in the dataset's `notes`, and each of them is a UserWarning.
     Raises ValueError for a text that names no dataset, DataError, which is one, for bad files, and FileNotFoundError.
     """
     if exif not in FRAMES:
         raise ValueError(f"exif={exif!r}: expected one of {', '.join(FRAMES)}")
-    wanted, findings = Wanted(split, classes, background, transform, exif), (strict, skip_bad)
+    if hold_out not in ("make", "kept", "none"):
+        raise ValueError(f"hold_out={hold_out!r}: expected make, kept or none")
+    wanted, findings = Wanted(split, classes, background, transform, exif, hold_out), (strict, skip_bad)
     if isinstance(spec, str | Path):
         return open_one(str(spec), wanted, *findings)
     if not isinstance(spec, Sequence):
         raise ValueError(f"data {repr(spec)[:80]}: expected a folder, a text KIND:FOLDER, or a list of such")
-    parts = [open_one(part, wanted, *findings) for part in spec]
+    parts = [open_one(str(part) if isinstance(part, Path) else part, wanted, *findings) for part in spec]
     return parts[0] if len(parts) == 1 else JoinedDataset(parts)
 
 
@@ -126,7 +132,7 @@ def open_by_kind(spec: str, wanted: Wanted, findings: Findings) -> SegmentationD
             f"data {spec!r}: expected KIND:FOLDER or KIND:FOLDER:SPLIT with one of the kinds {', '.join(OPENERS)}, or "
             "a folder or file that is there; `mask2former inspect --help` shows how each lays its files out"
         )
-    return open_recognised(spec, wanted, findings)
+    return open_recognised(spec, replace(wanted, split=OF_NAME.get(wanted.split.lower(), wanted.split)), findings)
 
 
 def check_split(split: str) -> None:

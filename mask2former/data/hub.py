@@ -40,7 +40,7 @@ class HubDataset(SegmentationDataset):
     tasks = ("semantic",)
 
     def __init__(self, name: str, wanted: Wanted, findings: Findings):
-        rows, split, held_out = load_rows(name, wanted.split, findings)
+        rows, split, held_out = load_rows(name, wanted, findings)
         self.rows, self.source = rows, f"hf:{name}"
         self.photo_column, self.label_column = columns(name, rows)
         table = class_names(name, rows, self.label_column)
@@ -118,13 +118,14 @@ def library() -> Any:
     return datasets
 
 
-def load_rows(name: str, split: str, findings: Findings) -> tuple[Any, str, list[int] | None]:
+def load_rows(name: str, wanted: Wanted, findings: Findings) -> tuple[Any, str, list[int] | None]:
     """The rows of a split, its name, and which of them where the dataset has only one split."""
     datasets = library()
     try:
         whole = datasets.load_from_disk(name) if Path(name).is_dir() else datasets.load_dataset(name)
     except Exception as error:  # of whatever the library stumbles over
         raise DataError(f"hf:{name}", f"cannot be loaded ({str(error).splitlines()[0]})", "check its name") from error
+    split = wanted.split
     if not isinstance(whole, dict):
         whole = {"train": whole}
     findings.tool = "Hugging Face dataset"
@@ -133,6 +134,9 @@ def load_rows(name: str, split: str, findings: Findings) -> tuple[Any, str, list
     there = next((n for n in NAMES.get(split, (split,)) if n in whole), None)
     if len(whole) == 1 and split in ("train", "val"):
         rows = next(iter(whole.values()))
+        if wanted.hold_out == "none":
+            findings.conclude("the data is not split, and all of it is taken")
+            return rows, split, None
         order = np.random.default_rng(SEED).permutation(len(rows))
         held = max(1, round(HELD_OUT * len(rows)))
         findings.conclude(

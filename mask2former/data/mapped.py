@@ -62,7 +62,7 @@ class MappedPhotos(SegmentationDataset):
         self.space = LabelSpace.choose(table, wanted.classes)
         ids = identities([photo for photo, _, _ in triples])
         splits = splits if splits is not None else [split_of(photo) for photo, _, _ in triples]
-        chosen = members(listing, wanted.split, splits, ids, findings)
+        chosen = members(listing, wanted, splits, ids, findings)
         records = [(ids[k], *triple) for k, triple in enumerate(triples) if k in chosen]
         name = f"{listing.place} {wanted.split}" if wanted.split != "all" else str(listing.place)
         super().__init__(name, self.space.classes, records, wanted.transform)

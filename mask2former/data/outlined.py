@@ -88,7 +88,7 @@ class OutlinedPhotos(SegmentationDataset):
             raise DataError(listing.place, f"{findings.tool}, but no photo in it", "check that the export is whole")
         found = self._find(listing, photos, findings)
         ids = identities(list(found))
-        chosen = members(listing, split, [d.split for d in found.values()], ids, findings)
+        chosen = members(listing, wanted, [d.split for d in found.values()], ids, findings)
         records = self._records(
             [(ids[k], *pair) for k, pair in enumerate(found.items()) if k in chosen], position, findings
         )

@@ -45,7 +45,7 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
         raise DataError(listing.place, f"no panoptic file of the split {wanted.split}", f"it has {listed(found)}")
     whole = open_file(listing, found[0], wanted, findings)
     ids = [str(whole.image_id(k)) for k in range(len(whole))]
-    part = whole.subset(sorted(members(listing, wanted.split, [None] * len(ids), ids, findings)))
+    part = whole.subset(sorted(members(listing, wanted, [None] * len(ids), ids, findings)))
     part.name = f"{listing.place} {wanted.split}"
     return part
 

@@ -47,7 +47,7 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
     if wanted.split == "all" or wanted.split in folders and len(folders) > 1:
         return dataset
     ids = [str(dataset.image_id(k)) for k in range(len(dataset))]
-    kept = members(listing, wanted.split, [None] * len(ids), ids, findings)
+    kept = members(listing, wanted, [None] * len(ids), ids, findings)
     part = dataset.subset(sorted(kept))
     part.name = f"{listing.place} {wanted.split}"
     return part

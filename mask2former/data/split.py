@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mask2former.data.findings import Findings
 from mask2former.data.listing import SPLIT_FILE, SPLITS, Listing
+from mask2former.data.wanted import Wanted
 from mask2former.errors import DataError
 from mask2former.schema import read_json
 
@@ -22,14 +23,15 @@ HELD_OUT = 0.2  # of the photos
 
 
 def members(
-    listing: Listing, split: str, given: Sequence[str | None], ids: Sequence[str], findings: Findings
+    listing: Listing, wanted: Wanted, given: Sequence[str | None], ids: Sequence[str], findings: Findings
 ) -> set[int]:
     """Positions of the photos of a split.
 
     Arguments:
-        split: train, val, test or all.
+        wanted: of which `split` and `hold_out` count.
         given: the split that the data gives each photo, None where it gives none.
     """
+    split = wanted.split
     if split == "all":
         return set(range(len(ids)))
     if split not in SPLITS:
@@ -49,6 +51,9 @@ def members(
     pool = sorted(unsplit | of_split["train"] | of_split["val"])
     if not pool:
         return chosen(listing, split, of_split)
+    if wanted.hold_out == "none" or wanted.hold_out == "kept" and not split_file(listing).is_file():
+        findings.conclude("the data is not split, and all of it is taken")
+        return set(pool)
     held_out = hold_out(listing, [ids[k] for k in pool], findings)
     val = {k for k in pool if ids[k] in held_out}
     return val if split == "val" else set(pool) - val
@@ -69,7 +74,7 @@ def hold_out(listing: Listing, ids: Sequence[str], findings: Findings) -> set[st
             f"{len(ids)} photo cannot be split into train and val",
             "take all of it: split='all', or add photos",
         )
-    file = listing.root / (SPLIT_FILE if not listing.is_file else f"{listing.place.stem}-{SPLIT_FILE}")
+    file = split_file(listing)
     if file.is_file():
         kept = read_json(file, dict[str, int | list[str]], lambda problem: DataError(file, problem, "delete the file"))
         val, train = set(kept.get("val", [])), set(kept.get("train", []))
@@ -89,6 +94,10 @@ def hold_out(listing: Listing, ids: Sequence[str], findings: Findings) -> set[st
         f"of {len(ids)} photos held out for validation, as the data is not split (seed {SEED}; {where})", "", len(val)
     )
     return set(val)
+
+
+def split_file(listing: Listing) -> Path:
+    return listing.root / (SPLIT_FILE if not listing.is_file else f"{listing.place.stem}-{SPLIT_FILE}")
 
 
 def write(file: Path, content: dict) -> None:

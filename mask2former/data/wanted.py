@@ -17,3 +17,4 @@ class Wanted:
     background: str | None = None
     transform: Transform | None = None
     exif: str = "auto"
+    hold_out: str = "make"
