@@ -397,7 +397,7 @@ def test_what_does_not_belong_together_is_refused():
         ({"importance_sample_ratio": 1.5}, "importance_sample_ratio=1.5: expected a number from 0 to 1"),
         ({"importance_sample_ratio": -0.1}, "importance_sample_ratio=-0.1: expected a number from 0 to 1"),
         ({"num_points": 0}, "num_points=0: expected 1 or more"),
-        ({"oversample_ratio": 0.7}, "oversample_ratio=0.7: expected"),
+        ({"oversample_ratio": 0.7}, "oversample_ratio=0.7, importance_sample_ratio=0.75: expected"),
     ):
         with pytest.raises(ValueError, match=said):
             Criterion(5, **impossible)
