@@ -4,7 +4,8 @@ python -m tests.hostile --cases 20000 --seed 1
 python -m tests.hostile --only checkpoints "photo files" --cases 500
 
 A case runs in a copy of this process, so that one that crashes, takes 20 seconds of a processor, does not end within
-three minutes or takes 6 GB is one fault and no more. Each fault is printed with what draws the same case again: --only BORDER --seed SEED --first NUMBER --cases 1.
+three minutes or takes 6 GB is one fault and no more. Each fault is printed with what draws the same case again:
+--only BORDER --seed SEED --first NUMBER --cases 1.
 """
 
 from __future__ import annotations
