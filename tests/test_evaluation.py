@@ -336,6 +336,7 @@ def test_the_worst_photos_are_drawn_truth_beside_prediction(tmp_path):
     assert second.name == "02_100.0_square 0.png"
     page = np.asarray(Image.open(first)).astype(int)
     width = (page.shape[1] - 8) // 2
+    assert width == 40 and page.shape[0] > 30, "with a legend below"
     assert page.shape[1] == 2 * width + 8 and (page[:, width : width + 8] == 255).all()
     assert (page[: width // 2, :width] != 255).any() and (page[: width // 2, width + 8 :] != 255).any()
 
