@@ -10,7 +10,7 @@ from torch import nn
 from mask2former.modeling.config import Mask2FormerConfig
 from weights.infer import CONVNEXTS, LEVELS, POINTS, RESNETS, SWINS, backbone_name
 from weights.pickle_reader import read_pickle, write_pickle
-from weights.translate import MAKERS, EntriesError, check_entries, layout_for
+from weights.translate import MAKERS, EntriesError, _renamed, check_entries, layout_for
 
 
 @pytest.mark.parametrize("name", SWINS)
@@ -96,6 +96,12 @@ def test_forty_entries_are_listed_and_the_others_counted():
 def test_a_name_that_a_layout_does_not_know_is_not_dropped():
     with pytest.raises(ValueError, match="no name for surprise.weight; write the native layout"):
         layout_for("original", "mask2former", "resnet").from_native({"surprise.weight": torch.zeros(1)})
+
+
+def test_a_number_below_a_templates_first_is_another_name():
+    rows = (("stage{s+2}.{p}", "body.{s}.{p}"), ("stage{s}.{p}", "stem.{s+1}.{p}"))
+    assert _renamed("stage2.weight", rows) == "body.0.weight" and _renamed("stage5.bias", rows) == "body.3.bias"
+    assert _renamed("stage1.bias", rows) == "stem.2.bias" and _renamed("stage1.gamma", rows) is None
 
 
 def test_pickles_hold_parameters_and_come_back_as_plain_rows(tmp_path):

@@ -244,6 +244,13 @@ def test_a_pixel_of_exactly_one_half_is_in_the_panoptic_mask_and_in_no_instance(
     assert (segment.area, segment.box) == (64 * 62, (0, 0, 62, 64))  # the last two pixels are pulled below
     assert postprocess.instance(outputs, sizes, CLASSES)[1] == []
 
+    covering = torch.full_like(masks, -9.0)
+    covering[..., :12], covering[..., 16:] = 9.0, -8.0  # three quarters of it, which therefore is dropped
+    embeddings = torch.eye(2, dtype=torch.float64)[None]
+    both = Outputs(class_logits.expand(1, 2, -1), embeddings, torch.cat([masks, covering], 1))
+    ids, (segment,) = postprocess.panoptic(both, sizes, CLASSES, overlap_threshold=0.5)
+    assert torch.equal(ids, plain_panoptic(both, sizes, 0.8, 0.5)[0]) and segment.area == 64 * 48
+
 
 @pytest.mark.parametrize("height", [0.02, 0.13, 0.3])
 def test_masks_that_hardly_cross_one_half(height):
@@ -252,11 +259,13 @@ def test_masks_that_hardly_cross_one_half(height):
     masks = torch.stack([ramp, ramp.T, -ramp])[None]
     class_logits = torch.full((1, 3, len(CLASSES) + 1), -9.0, dtype=torch.float64)
     class_logits[0, [0, 1, 2], [0, 2, 3]] = torch.tensor([9.0, 8.9, 8.8], dtype=torch.float64)
-    outputs, sizes = Outputs(class_logits, torch.eye(3, dtype=torch.float64)[None], masks), PhotoSizes(*[(96, 96)] * 3)
-    for overlap_threshold in (0.0, 0.5, 0.9):
-        ids, segments = postprocess.panoptic(outputs, sizes, CLASSES, 0.8, overlap_threshold)
-        expected, found = plain_panoptic(outputs, sizes, 0.8, overlap_threshold)
-        assert torch.equal(ids, expected) and [(s.id, s.label_id) for s in segments] == found
+    sizes, embeddings = PhotoSizes(*[(96, 96)] * 3), torch.eye(3, dtype=torch.float64)[None]
+    for queries in (1, 2, 3):
+        outputs = Outputs(class_logits[:, :queries], embeddings[:, :queries], masks)
+        for overlap_threshold in (0.0, 0.5, 0.9):
+            ids, segments = postprocess.panoptic(outputs, sizes, CLASSES, 0.8, overlap_threshold)
+            expected, found = plain_panoptic(outputs, sizes, 0.8, overlap_threshold)
+            assert torch.equal(ids, expected) and [(s.id, s.label_id) for s in segments] == found
 
 
 def test_many_unsure_queries_outvote_one():
