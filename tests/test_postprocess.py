@@ -245,11 +245,34 @@ def test_a_pixel_of_exactly_one_half_is_in_the_panoptic_mask_and_in_no_instance(
     assert postprocess.instance(outputs, sizes, CLASSES)[1] == []
 
     covering = torch.full_like(masks, -9.0)
-    covering[..., :12], covering[..., 16:] = 9.0, -8.0  # three quarters of it, which therefore is dropped
+    covering[..., :13], covering[..., 16:] = 9.0, -8.0  # four fifths of it, which therefore is dropped
     embeddings = torch.eye(2, dtype=torch.float64)[None]
     both = Outputs(class_logits.expand(1, 2, -1), embeddings, torch.cat([masks, covering], 1))
-    ids, (segment,) = postprocess.panoptic(both, sizes, CLASSES, overlap_threshold=0.5)
-    assert torch.equal(ids, plain_panoptic(both, sizes, 0.8, 0.5)[0]) and segment.area == 64 * 48
+    for overlap_threshold, segments in ((0.2, 2), (0.25, 1), (0.5, 1)):
+        ids, found = postprocess.panoptic(both, sizes, CLASSES, overlap_threshold=overlap_threshold)
+        assert torch.equal(ids, plain_panoptic(both, sizes, 0.8, overlap_threshold)[0]) and len(found) == segments
+
+
+def test_an_instance_ends_where_its_logit_is_0_and_may_be_one_pixel():
+    masks = torch.full((1, 2, 8, 8), -9.0, dtype=torch.float64)
+    masks[0, 0, :, :2], masks[0, 0, :, 2:4], masks[0, 1, 3, 3] = 9.0, 0.0, 9.0
+    class_logits = torch.zeros(1, 2, len(CLASSES) + 1, dtype=torch.float64)
+    class_logits[..., 3] = 9
+    outputs = Outputs(class_logits, torch.eye(2, dtype=torch.float64)[None], masks)
+    for sizes in (PhotoSizes(*[(32, 32)] * 3), shrunk := PhotoSizes((8, 8), (32, 32), (32, 32))):
+        found, segments = postprocess.instance(outputs, sizes, CLASSES, 2)
+        assert np.array_equal(found.dense(), plain_instance(outputs, sizes, 2)[0].numpy())
+        assert [s.area for s in segments] == found.dense().sum((1, 2)).tolist()
+        assert len(segments) == 2 and (min(s.area for s in segments) == 1) == (sizes is shrunk)
+
+
+def test_rows_come_in_chunks_of_at_least_one():
+    rows = torch.arange(5)
+    for size, lengths in ((0, [1] * 5), (1, [1] * 5), (2, [2, 2, 1]), (9, [5])):
+        chunks = list(postprocess._chunks(size, rows, rows + 5))
+        assert [len(one) for one, _ in chunks] == lengths
+        assert torch.equal(torch.cat([other for _, other in chunks]), rows + 5)
+    assert list(postprocess._chunks(3, rows[:0])) == []
 
 
 @pytest.mark.parametrize("height", [0.02, 0.13, 0.3])
