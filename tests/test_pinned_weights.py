@@ -9,8 +9,9 @@ from torch import nn
 
 from mask2former.modeling.config import Mask2FormerConfig
 from weights.infer import LEVELS, POINTS, backbone_name
+from weights.keys_backbone import FAMILY_MARKS
 from weights.pickle_reader import read_pickle, write_pickle
-from weights.translate import MAKERS, EntriesError, _renamed, check_entries, layout_for
+from weights.translate import MAKERS, EntriesError, _renamed, backbone_family, check_entries, layout_for
 
 
 # The other rows of the three tables are those of published models: test_zoo.py has them against their configurations.
@@ -60,6 +61,7 @@ def test_the_pixel_decoders_numbers_that_shapes_do_not_tell():
 def test_what_published_files_hold_beside_weights():
     """FACTS.md, Checkpoints: the weights of classes, 0.1 for no object; the first temperature, 0.07."""
     assert MAKERS["class_weights"](torch.zeros(4)).tolist() == pytest.approx([1, 1, 1, 0.1])
+    assert MAKERS["logit_scale"](torch.zeros(3, dtype=torch.float16)).dtype == torch.float16
     scale = MAKERS["logit_scale"](torch.zeros(3))
     assert scale.shape == () and scale.item() == pytest.approx(math.log(1 / 0.07))
 
@@ -97,11 +99,20 @@ def test_forty_entries_are_listed_and_the_others_counted():
 def test_a_name_that_a_layout_does_not_know_is_not_dropped():
     with pytest.raises(ValueError, match="no name for surprise.weight; write the native layout"):
         layout_for("original", "mask2former", "resnet").from_native({"surprise.weight": torch.zeros(1)})
+    theirs = {"surprise.weight": torch.zeros(1), "criterion.empty_weight": torch.ones(4)}
+    assert layout_for("original", "mask2former", "resnet").to_native(theirs) == ({}, ["surprise.weight"])
+
+
+def test_a_backbone_is_told_by_names_that_can_be_read_but_once():
+    for mark, family in FAMILY_MARKS:
+        assert backbone_family(iter(["first", f"backbone.{mark}.weight", "last"])) == family
+    assert backbone_family(iter(["first", "last"])) is None
 
 
 def test_a_number_below_a_templates_first_is_another_name():
     rows = (("stage{s+2}.{p}", "body.{s}.{p}"), ("stage{s}.{p}", "stem.{s+1}.{p}"))
     assert _renamed("stage2.weight", rows) == "body.0.weight" and _renamed("stage5.bias", rows) == "body.3.bias"
+    assert _renamed("stage1.block5", [("stage{s+2}.block{b}", "body.{s}.{b}")]) is None
     assert _renamed("stage1.bias", rows) == "stem.2.bias" and _renamed("stage1.gamma", rows) is None
 
 
