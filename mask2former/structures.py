@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from mask2former.bounds import Byte, Count, Deviation, Finite, Id, Name, Share, Side, check_fields
+from mask2former.bounds import Byte, Deviation, Finite, Id, Kept, Name, Share, Side, check_fields
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class Protocol:
     hub_sides: tuple[Side, Side] | None = None  # (short, long) of the preset "hub" where it keeps the photo's shape
     object_mask_threshold: Share = 0.8  # panoptic: a query must score above this
     overlap_threshold: Share = 0.8  # panoptic: the share of its own mask a segment must keep
-    instances_per_image: Count = 100  # instance: how many (query, class) pairs are kept
+    instances_per_image: Kept = 100  # instance: how many (query, class) pairs are kept
     pixel_mean: tuple[Finite, Finite, Finite] = (123.675, 116.28, 103.53)  # RGB, 0..255
     pixel_std: tuple[Deviation, Deviation, Deviation] = (58.395, 57.12, 57.375)
 

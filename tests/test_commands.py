@@ -47,7 +47,7 @@ def photos_and_masks(folder: Path, photos: int = 4, names: tuple[str, ...] = ("s
         ids = np.full((64, 80), 1, np.uint16)
         ids[40:, 10 * n : 10 * n + 30] = 2001
         Image.fromarray(ids).save(folder / f"masks/{n}.png")
-    table = [{"id": k + 1, "name": name, "isthing": k} for k, name in enumerate(names)]
+    table = [{"id": k + 1, "name": name, "isthing": int(k > 0)} for k, name in enumerate(names)]
     (folder / "classes.json").write_text(json.dumps(table))
     return f"folder:{folder}:all"
 

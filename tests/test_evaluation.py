@@ -334,7 +334,7 @@ class Worse(Oracle):
         return found
 
 
-def test_the_worst_photos_are_drawn_truth_beside_prediction(tmp_path):
+def test_the_worst_photos_are_drawn_truth_beside_prediction(tmp_path, monkeypatch):
     squares = Squares()
     evaluate(Worse(squares), squares, tasks=["panoptic"], output=tmp_path, worst=2)
     first, second = sorted((tmp_path / "worst_panoptic").iterdir())
@@ -342,8 +342,14 @@ def test_the_worst_photos_are_drawn_truth_beside_prediction(tmp_path):
     assert second.name == "02_100.0_square 0.png"
     page = np.asarray(Image.open(first)).astype(int)
     width = (page.shape[1] - 8) // 2
+    assert width == 40 and page.shape[0] > 30, "with a legend below"
     assert page.shape[1] == 2 * width + 8 and (page[:, width : width + 8] == 255).all()
     assert (page[: width // 2, :width] != 255).any() and (page[: width // 2, width + 8 :] != 255).any()
+
+    monkeypatch.setattr("mask2former.evaluation.evaluator.PAGE", 20)  # half of a photo, and into the same folder
+    evaluate(Worse(squares), squares, tasks=["panoptic"], output=tmp_path, worst=1)
+    smaller = Image.open(first)
+    assert smaller.width == 2 * 20 + 8 and abs(smaller.height - page.shape[0] / 2) <= 1
 
 
 def test_a_photo_that_cannot_be_read_stops_the_evaluation(monkeypatch):

@@ -555,8 +555,8 @@ def test_values_of_a_configuration(field, value, message, tmp_path):
     [
         ('{"family": "mask2former", "family": "oneformer"}', "'family' is said more than once"),
         ('{"family": "mask2former", "dropout": NaN}', "no valid JSON"),
-        ('{"family": "mask2former", "dropout": 1e999}', "JSON"),
-        ('{"family": "mask2former", "num_queries": ' + "9" * 5000 + "}", "JSON"),
+        ('{"family": "mask2former", "dropout": 1e999}', "out of range"),
+        ('{"family": "mask2former", "num_queries": ' + "9" * 5000 + "}", "out of range"),
         ('{"family": "mask2former", "classes": ' + "[" * 10**5, "nested too deeply"),
         ('{"family": ["mask2former"]}', "family is"),
     ],

@@ -237,10 +237,17 @@ def test_uncertain_points_are_those_nearest_to_the_boundary():
     assert not chosen[0, 100:].any()
 
 
-def test_the_smallest_values_are_found_in_every_row():
-    values = torch.randperm(60).view(4, 15).float()
-    for count in (0, 1, 2, 7, 14, 15):
-        found = values.gather(1, smallest(values, count))
+class OnAnotherDevice(torch.Tensor):
+    """Takes the ways that tensors take which are not on a CPU."""
+
+    is_cpu = False
+
+
+@pytest.mark.parametrize("kind", [torch.Tensor, OnAnotherDevice])
+def test_the_smallest_values_are_found_in_every_row(kind):
+    values = torch.randperm(4000).view(4, 1000).float()
+    for count in (0, 1, 2, 300, 999, 1000):
+        found = values.gather(1, smallest(values.as_subclass(kind), count).as_subclass(torch.Tensor))
         assert torch.equal(found.sort(1).values, values.sort(1).values[:, :count])
 
 
@@ -301,6 +308,10 @@ def test_every_leaf_gets_a_finite_gradient_with_or_without_targets(counts):
         assert leaf.grad is not None and leaf.grad.isfinite().all()
     if not any(counts):
         assert terms["mask"] == terms["dice"] == 0 and not outputs.mask_features.grad.any()
+
+
+def test_a_criterion_has_nothing_to_save():
+    assert not Criterion(5).state_dict() and not list(Criterion(5).parameters())
 
 
 def test_a_generator_decides_the_points():
@@ -383,6 +394,8 @@ def test_what_does_not_belong_together_is_refused():
         Criterion(4)(outputs, random_targets(3, 2, K=4))
     with pytest.raises(ValueError, match="labels run from 5 to 5: expected 0 to 4"):
         criterion(outputs, [Targets(torch.tensor([5]), torch.ones(1, 48, 64, dtype=torch.bool))] * 2)
+    with pytest.raises(ValueError, match="labels run from 2 to 5: expected 0 to 4"):
+        criterion(outputs, [Targets(torch.tensor([2, 5]), torch.ones(2, 48, 64, dtype=torch.bool))] * 2)
     with pytest.raises(ValueError, match="labels run from -1 to 2: expected 0 to 4"):
         criterion(outputs, [Targets(torch.tensor([2, -1]), torch.ones(2, 48, 64, dtype=torch.bool))] * 2)
     with pytest.raises(ValueError, match="outputs of 0 images .* at least one"):
@@ -397,7 +410,7 @@ def test_what_does_not_belong_together_is_refused():
         ({"importance_sample_ratio": 1.5}, "importance_sample_ratio=1.5: expected a number from 0 to 1"),
         ({"importance_sample_ratio": -0.1}, "importance_sample_ratio=-0.1: expected a number from 0 to 1"),
         ({"num_points": 0}, "num_points=0: expected 1 or more"),
-        ({"oversample_ratio": 0.7}, "oversample_ratio=0.7: expected"),
+        ({"oversample_ratio": 0.7}, "oversample_ratio=0.7, importance_sample_ratio=0.75: expected"),
     ):
         with pytest.raises(ValueError, match=said):
             Criterion(5, **impossible)

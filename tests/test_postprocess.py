@@ -245,6 +245,36 @@ def test_a_pixel_of_exactly_one_half_is_in_the_panoptic_mask_and_in_no_instance(
     assert (segment.area, segment.box) == (64 * 62, (0, 0, 62, 64))  # the last two pixels are pulled below
     assert postprocess.instance(outputs, sizes, CLASSES)[1] == []
 
+    covering = torch.full_like(masks, -9.0)
+    covering[..., :13], covering[..., 16:] = 9.0, -8.0  # four fifths of it, which therefore is dropped
+    embeddings = torch.eye(2, dtype=torch.float64)[None]
+    both = Outputs(class_logits.expand(1, 2, -1), embeddings, torch.cat([masks, covering], 1))
+    for overlap_threshold, segments in ((0.2, 2), (0.25, 1), (0.5, 1)):
+        ids, found = postprocess.panoptic(both, sizes, CLASSES, overlap_threshold=overlap_threshold)
+        assert torch.equal(ids, plain_panoptic(both, sizes, 0.8, overlap_threshold)[0]) and len(found) == segments
+
+
+def test_an_instance_ends_where_its_logit_is_0_and_may_be_one_pixel():
+    masks = torch.full((1, 2, 8, 8), -9.0, dtype=torch.float64)
+    masks[0, 0, :, :2], masks[0, 0, :, 2:4], masks[0, 1, 3, 3] = 9.0, 0.0, 9.0
+    class_logits = torch.zeros(1, 2, len(CLASSES) + 1, dtype=torch.float64)
+    class_logits[..., 3] = 9
+    outputs = Outputs(class_logits, torch.eye(2, dtype=torch.float64)[None], masks)
+    for sizes in (PhotoSizes(*[(32, 32)] * 3), shrunk := PhotoSizes((8, 8), (32, 32), (32, 32))):
+        found, segments = postprocess.instance(outputs, sizes, CLASSES, 2)
+        assert np.array_equal(found.dense(), plain_instance(outputs, sizes, 2)[0].numpy())
+        assert [s.area for s in segments] == found.dense().sum((1, 2)).tolist()
+        assert len(segments) == 2 and (min(s.area for s in segments) == 1) == (sizes is shrunk)
+
+
+def test_rows_come_in_chunks_of_at_least_one():
+    rows = torch.arange(5)
+    for size, lengths in ((0, [1] * 5), (1, [1] * 5), (2, [2, 2, 1]), (9, [5])):
+        chunks = list(postprocess._chunks(size, rows, rows + 5))
+        assert [len(one) for one, _ in chunks] == lengths
+        assert torch.equal(torch.cat([other for _, other in chunks]), rows + 5)
+    assert list(postprocess._chunks(3, rows[:0])) == []
+
 
 @pytest.mark.parametrize("height", [0.02, 0.13, 0.3])
 def test_masks_that_hardly_cross_one_half(height):
@@ -253,11 +283,13 @@ def test_masks_that_hardly_cross_one_half(height):
     masks = torch.stack([ramp, ramp.T, -ramp])[None]
     class_logits = torch.full((1, 3, len(CLASSES) + 1), -9.0, dtype=torch.float64)
     class_logits[0, [0, 1, 2], [0, 2, 3]] = torch.tensor([9.0, 8.9, 8.8], dtype=torch.float64)
-    outputs, sizes = Outputs(class_logits, torch.eye(3, dtype=torch.float64)[None], masks), PhotoSizes(*[(96, 96)] * 3)
-    for overlap_threshold in (0.0, 0.5, 0.9):
-        ids, segments = postprocess.panoptic(outputs, sizes, CLASSES, 0.8, overlap_threshold)
-        expected, found = plain_panoptic(outputs, sizes, 0.8, overlap_threshold)
-        assert torch.equal(ids, expected) and [(s.id, s.label_id) for s in segments] == found
+    sizes, embeddings = PhotoSizes(*[(96, 96)] * 3), torch.eye(3, dtype=torch.float64)[None]
+    for queries in (1, 2, 3):
+        outputs = Outputs(class_logits[:, :queries], embeddings[:, :queries], masks)
+        for overlap_threshold in (0.0, 0.5, 0.9):
+            ids, segments = postprocess.panoptic(outputs, sizes, CLASSES, 0.8, overlap_threshold)
+            expected, found = plain_panoptic(outputs, sizes, 0.8, overlap_threshold)
+            assert torch.equal(ids, expected) and [(s.id, s.label_id) for s in segments] == found
 
 
 def test_many_unsure_queries_outvote_one():

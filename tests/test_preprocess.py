@@ -36,7 +36,9 @@ def half_red(mode="RGB", size=(6, 4)):
         ((5000, 1), 800, 1333, (1333, 1)),
         ((1, 1), 800, 1333, (800, 800)),
         ((1000, 10551), 10, 200, (10, 106)),  # 105.51
-        ((10549, 1000), 10, 200, (105, 10)),  # 105.49
+        ((10551, 1000), 10, 200, (106, 10)),
+        ((1000, 10549), 10, 200, (10, 105)),  # 105.49
+        ((10549, 1000), 10, 200, (105, 10)),
     ],
 )
 def test_sizes_are_the_papers(photo, short, long, expected):
@@ -121,12 +123,12 @@ def test_sixteen_bits_are_scaled_to_eight():
 
 @pytest.mark.parametrize(("values", "kind", "expected"), [
     ([0, 0.5, 1], np.float32, [0, 128, 255]), ([0, 1.5, 255], np.float32, [0, 2, 255]),
-    ([0, 0.1], np.float32, [0, 26]), ([0, 254.6], np.float32, [0, 255]),
-    ([0, 7, 255], np.int32, [0, 7, 255]), ([0, 256], np.int32, [0, 1]), ([0, 257, 65535], np.int32, [0, 1, 255]),
-    ([0, 1], np.int32, [0, 1]), ([0, 255], np.uint16, [0, 1]),
+    ([0, 0.1], np.float32, [0, 26]), ([0, 1.5], np.float32, [0, 2]), ([0, 254.6], np.float32, [0, 255]),
+    ([0, 7, 255], np.int32, [0, 7, 255]), ([0, 256], np.int32, [0, 64]), ([0, 257, 65535], np.int32, [0, 1, 255]),
+    ([0, 1], np.int32, [0, 1]), ([0, 255], np.uint16, [0, 255]),
 ])  # fmt: skip
 def test_what_the_largest_value_says_about_the_range(values, kind, expected):
-    """Floats reach from 0 to 1, or to 255; 32-bit integers to 255 or 65535; 16-bit ones always to 65535."""
+    """Floats reach from 0 to 1, or to 255; integers to the most that 8, 10, 12, 14 or 16 bits hold."""
     assert np.asarray(read_photo(Image.fromarray(np.array([values], kind))))[0, :, 0].tolist() == expected
 
 
@@ -180,6 +182,7 @@ def test_arrays_and_tensors():
         (torch.tensor([0.5, 1.5]).expand(3, 2, 2), "float with values from 0.5 to 1.5: expected 0 to 1"),
         (torch.full((3, 2, 2), 1.5), "float with values from 1.5 to 1.5: expected 0 to 1"),
         (Image.new("RGB", (0, 3)), "the PIL image is without a pixel"),
+        (Image.new("RGB", (3, 0)), "the PIL image is without a pixel, 3 × 0"),
         (Image.fromarray(np.array([[-1e9, 3]], np.float32)), "of mode F with values from -1e.09 to 3"),
         (Image.fromarray(np.array([[0.5, np.nan]], np.float32)), "of mode F with values from nan to nan"),
         (Image.fromarray(np.array([[0, 256.5]], np.float32)), "of mode F with values from 0 to 256.5; convert it"),

@@ -331,7 +331,7 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError):
         toy().save_pretrained(tmp_path / "file", **FACTS)
-    monkeypatch.setattr("weights.checkpoint.save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("weights.model_folder.save_file", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         toy().save_pretrained(tmp_path / "folder", **FACTS)
     assert not (tmp_path / "folder").exists() and (tmp_path / "file").read_text() == "in the way"

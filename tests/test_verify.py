@@ -120,8 +120,12 @@ def test_a_changed_weight_is_named(recorded, server, tmp_path, capsys, change):
     state["class_predictor.bias"][1] += change
     save_file(state, tmp_path / "changed.safetensors")
     server.files[f"/{ID}/model.safetensors"] = (tmp_path / "changed.safetensors").read_bytes()
-    assert main(["verify", ID]) == 1
+    refused = change != change
+    assert main(["verify", ID]) == (2 if refused else 1)
     said = capsys.readouterr()
+    if refused:
+        assert "class_head.bias (1 of" in said.err and "NaN or infinite" in said.err
+        return
     named = ", ".join(f"class_logits[0, {i}, 1]" for i in range(3))
     assert said.err.splitlines()[-1] == f"mask2former: 3 of 18 figures of {ID} differ: {named}"
     assert sum("more than 0.0002" in line for line in said.out.splitlines()) == 3
