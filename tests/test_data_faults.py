@@ -601,3 +601,11 @@ def test_where_no_size_is_told_the_reach_of_outlines_shows_quarter_turns(tmp_pat
     photo, annotation = opened(folder, exif="stored")[0][index]
     inside, red = annotation.masks().any(0).numpy(), np.asarray(photo)[..., 0] > 160
     assert (inside & red).sum() / (inside | red).sum() > 0.95
+
+
+@pytest.mark.parametrize("make", [tools.labelme, tools.yolo, coco_tools.cvat, tools.supervisely])
+def test_pictures_without_annotation_are_counted(make, tmp_path):
+    folder = make(tmp_path)
+    write_photo(PHOTOS[0], folder / "more" / "extra.jpg")
+    dataset, said = opened(folder)
+    assert len(dataset) == 4 and "1 pictures that no annotation names are not read (more/extra.jpg)" in said

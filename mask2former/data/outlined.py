@@ -146,6 +146,8 @@ class OutlinedPhotos(SegmentationDataset):
                 "put them there, or go on without them: --skip-bad",
             )
         findings.repair("photos that are not there left out", listed(missing, 3), len(missing))
+        unnamed = [file for file in listing.photos if file not in found]
+        findings.assume("pictures that no annotation names are not read", listed(unnamed, 2), len(unnamed))
         return found
 
     def _object(
