@@ -11,7 +11,7 @@ from mask2former.data.dataset import SegmentationDataset
 from mask2former.data.findings import listed
 from mask2former.errors import DataError
 
-LOOKED_AT = 200  # photos, spread evenly
+LOOKED_AT = 100  # photos, spread evenly
 LARGE = 0.3  # share of ignored pixels that is said
 
 
