@@ -609,3 +609,20 @@ def test_pictures_without_annotation_are_counted(make, tmp_path):
     write_photo(PHOTOS[0], folder / "more" / "extra.jpg")
     dataset, said = opened(folder)
     assert len(dataset) == 4 and "1 pictures that no annotation names are not read (more/extra.jpg)" in said
+
+
+def test_splits_of_yolo(tmp_path):
+    folder = tools.yolo(tmp_path / "lists", "label_studio")  # as CVAT writes it: lists of photos
+    (folder / "classes.txt").unlink()
+    (folder / "data.yaml").write_text(f"path: .\ntrain: train.txt\nval: val.txt\nnames: {list(CLASSES)}\n")
+    (folder / "train.txt").write_text("data/images/bowl one.jpg\ndata/images/d.jpg\n")
+    (folder / "val.txt").write_text("data/images/c.jpg\ndata/images/bowl_2.jpg\n")
+    val, said = opened(folder, split="val")
+    assert sorted(val.image_id(k) for k in range(len(val))) == ["bowl_2", "c"] and "held out" not in said
+    (folder / "data.yaml").write_text(f"train: images\nval: images\nnames: {list(CLASSES)}\n")
+    train, said = opened(folder, split="train")
+    assert len(train) == 3 and "1 of 4 photos held out" in said
+    for layout in ("ultralytics", "roboflow"):
+        folder = tools.yolo(tmp_path / layout, layout)
+        for split, count in (("train", 2), ("val", 1), ("test", 1)):
+            assert len(opened(folder, split=split)[0]) == count

@@ -6,7 +6,7 @@ Ultralytics, Roboflow, Label Studio (classes.txt instead of data.yaml) and CVAT 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -68,25 +68,38 @@ def open_export(listing: Listing, wanted: Wanted, findings: Findings) -> Segment
     names = [str(name) for name in names]
     if len(set(names)) < len(names):
         raise DataError(listing.root / file, "names: two classes of one name", "rename one: numbers cannot be merged")
-    folders = split_folders(content)
-    photos = list(photos_of(listing, names, folders, findings))
+    photos = list(photos_of(listing, names, splits_of(listing, content), findings))
     return OutlinedPhotos(listing, Contents(photos, names), wanted, findings)
 
 
-def split_folders(content: dict[str, Any]) -> dict[str, str]:
-    """End of a folder of photos → its split, as data.yaml has it: "../valid/images" → {"valid/images": "val"}."""
-    folders = {}
+def splits_of(listing: Listing, content: dict[str, Any]) -> Callable[[str], str | None]:
+    """The split of a photo, as data.yaml has it: by the end of a folder, "../valid/images", or by a list of photos."""
+    folders: dict[str, set[str]] = {}
+    photos: dict[str, set[str]] = {}
     for key, split in KEYS.items():
         value = content.get(key)
         for entry in [value] if isinstance(value, str) else value if isinstance(value, list) else []:
-            path = str(entry).replace("\\", "/")
-            parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-            if parts and not path.lower().endswith(".txt"):
-                folders["/".join(parts)] = split
-    return folders
+            path = "/".join(part for part in str(entry).replace("\\", "/").split("/") if part not in ("", ".", ".."))
+            if not path.lower().endswith(".txt"):
+                folders.setdefault(path, set()).add(split)
+                continue
+            for file in listing.named(path.rpartition("/")[2]):
+                for line in listing.text(file).splitlines():
+                    photos.setdefault(line.strip().replace("\\", "/").rpartition("/")[2], set()).add(split)
+
+    def split_of_photo(photo: str) -> str | None:
+        folder, name = f"/{parent(photo)}/", photo.rpartition("/")[2]
+        found = photos.get(name) or next(
+            (s for end, s in folders.items() if end and (f"/{end}/" in folder or f"/{end}/".endswith(folder))), set()
+        )
+        return next(iter(found)) if len(found) == 1 else split_of(photo)  # one folder for train and val says nothing
+
+    return split_of_photo
 
 
-def photos_of(listing: Listing, names: list[str], folders: dict[str, str], findings: Findings) -> Iterator[Drawn]:
+def photos_of(
+    listing: Listing, names: list[str], split: Callable[[str], str | None], findings: Findings
+) -> Iterator[Drawn]:
     labels = {file for file in listing.files if in_labels(file)}
     used = set()
     for photo in listing.photos:
@@ -102,16 +115,7 @@ def photos_of(listing: Listing, names: list[str], folders: dict[str, str], findi
         objects = list(objects_of(listing, text, names, findings)) if text else []
         if text is None:
             findings.assume("photos without a label file hold no object", photo)
-        folder = parent(photo)
-        split = next(
-            (
-                s
-                for end, s in folders.items()
-                if folder == end or f"/{folder}/".find(f"/{end}/") >= 0 or end.endswith(f"/{folder}")
-            ),
-            None,
-        )
-        yield Drawn(photo, ".", None, objects, split or split_of(photo))
+        yield Drawn(photo, ".", None, objects, split(photo))
     for text in sorted(labels - used):
         findings.repair("label files without a photo left out", text)
 
