@@ -177,9 +177,12 @@ def side(value: Any) -> int | None:
 
 
 def crowds_by_mistake(content: File) -> bool:
-    """CVAT writes a mask painted with the brush as a run-length encoding, and calls each of those a crowd."""
+    """CVAT and datumaro write a mask painted with the brush as a run-length encoding, and call each a crowd.
+
+    They alone give annotations `attributes`.
+    """
     crowds = [entry for entry in content.annotations if entry.iscrowd == 1]
-    ours = all(isinstance(e.attributes, dict) and "occluded" in e.attributes for e in crowds)
+    ours = all(isinstance(e.attributes, dict) for e in crowds)
     return bool(crowds) and ours and all(bytes(entry.segmentation).startswith(b"{") for entry in crowds)
 
 
