@@ -35,6 +35,7 @@ Workers = Annotated[int, Meta(ge=0, le=1000, description="0 or more (a whole num
 Byte = Annotated[int, Meta(ge=0, le=255, description="a whole number from 0 to 255")]
 Id = Annotated[int, Meta(ge=-(2**31), lt=2**31, description="a whole number of at most 32 bits")]
 Name = Annotated[str, Meta(max_length=1000, description="a text of at most 1000 letters")]
+Queries = Annotated[int, Meta(ge=2, le=65536, description="a whole number from 2 to 65536")]
 Kept = Annotated[int, Meta(ge=1, le=1 << 20, description="a whole number from 1 to 1048576")]
 Side = Annotated[int, Meta(ge=1, le=100_000, description="a side of 1 to 100000 pixels")]
 

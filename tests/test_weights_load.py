@@ -140,8 +140,10 @@ def test_fields_of_the_configuration(tmp_path):
         weights.create_model(tmp_path, num_querries=3)
     with pytest.raises(ValueError, match="no field 'text_branch'"):
         weights.create_model(tmp_path, text_branch=True)
-    with pytest.raises(weights.CheckpointError, match="query_features: \\(6, 32\\) instead of \\(9, 32\\)"):
-        weights.create_model(tmp_path, num_queries=9)
+    with pytest.raises(
+        weights.CheckpointError, match="mask_head.layers.2.weight: \\(32, 32\\) instead of \\(16, 32\\)"
+    ):
+        weights.create_model(tmp_path, mask_dim=16)
     with pytest.raises(ValueError, match="num_classes=3 but 2 classes are named"):
         weights.create_model(tmp_path, num_classes=3, classes=["a", "b"])
     fresh = weights.create_model(tmp_path, pretrained=False, num_queries=9, backbone_options={"window_size": 5})

@@ -33,6 +33,7 @@ from weights.checkpoint import (
 from weights.class_names import Classes, are_named, class_list, complete
 from weights.download import hub_folder, original_file
 from weights.finite import check_finite
+from weights.queries import with_queries
 from weights.translate import CRITERION, TEXT_BRANCH, check_entries
 from weights.zoo import PublishedModel, find_model, guess_model, nearest_models
 
@@ -74,9 +75,10 @@ def create_model(
         "backbone" for fresh ones but timm's ImageNet weights in the backbone.
     num_classes, classes: other classes than the checkpoint's (`classes`: see `class_names.class_list`). The class head
         is then fresh, and a warning says so. Naming the classes of a checkpoint that names none keeps its head.
-    config_fields: fields of the configuration to change, such as `dropout`; `backbone_options` are laid over the
-        source's own (an original DiNAT's `dilations` come this way); `text_branch=True` keeps OneFormer's training-only
-        text branch (fresh, with a warning, where the checkpoint has none).
+    config_fields: fields of the configuration to change, such as `dropout`; with another `num_queries` the checkpoint's
+        queries are kept, as many as fit, and repeated for more, which a warning says; `backbone_options` are laid over
+        the source's own (an original DiNAT's `dilations` come this way); `text_branch=True` keeps OneFormer's
+        training-only text branch (fresh, with a warning, where the checkpoint has none).
 
     Raises ValueError for unknown names and fields, FileNotFoundError, and CheckpointError for what cannot be believed
     of a file, with the list of entries if weights do not fit, and for weights that `dtype` cannot hold.
@@ -158,6 +160,11 @@ def _load_weights(model: Mask2Former | OneFormer, checkpoint: Checkpoint, source
     """Fill a model; what its configuration has changed or added over the checkpoint's stays fresh, with a warning."""
     state = {name: tensor for name, tensor in checkpoint.state.items() if not name.startswith(CRITERION)}
     fresh = ()
+    old, new = checkpoint.config.num_queries, model.config.num_queries
+    if old != new:
+        state = with_queries(state, new, has_task_token=model.config.family == "oneformer")
+        done = f"the first {new} are kept" if new < old else f"{new - old} are repeats of them"
+        warnings.warn(f"{source} has {old} queries, the model {new}: {done}; train before use", stacklevel=3)
     if model.config.num_classes != checkpoint.config.num_classes or _renames(checkpoint.config, model.config):
         fresh += (CLASS_HEAD,)
         state = {name: tensor for name, tensor in state.items() if not name.startswith(CLASS_HEAD)}

@@ -71,14 +71,18 @@ def create_model(options: argparse.Namespace, classes: tuple[ClassInfo, ...]) ->
         config = compact_config(options.family, classes)
         if config.family == "oneformer":
             config = replace(config, text_branch=True)
+        if options.queries is not None:
+            config = replace(config, num_queries=options.queries)
         try:
             model = build_model(config, pretrained_backbone=not (options.random or file))
         except OSError as error:
             raise OSError(f"{error} Or give a file: --backbone-weights FILE, or nothing: --random") from error
     else:
         pretrained = not (options.random or file) and ("backbone" if options.backbone_weights else True)
-        branch = {"text_branch": True} if family_of(options.model, options.family) == "oneformer" else {}
-        model = weights.create_model(options.model, pretrained, classes=classes, **branch)
+        changes = {"text_branch": True} if family_of(options.model, options.family) == "oneformer" else {}
+        if options.queries is not None:
+            changes["num_queries"] = options.queries
+        model = weights.create_model(options.model, pretrained, classes=classes, **changes)
     if file:
         load_backbone(model, file)
     return model

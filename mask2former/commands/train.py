@@ -51,6 +51,13 @@ def train_options(command: argparse.ArgumentParser) -> None:
         help="what the targets are; a OneFormer may take several; default: panoptic where the data has it, "
         "for a OneFormer all that the data has",
     )
+    what.add_argument(
+        "--queries",
+        type=int,
+        metavar="N",
+        help="objects that the network can find in a photo, if it is to be another number than the model's; what its "
+        "queries have learned is kept, and repeated for more",
+    )
     fresh = what.add_mutually_exclusive_group()
     fresh.add_argument("--random", action="store_true", help="start from random weights")
     fresh.add_argument(
@@ -188,11 +195,11 @@ def kind_of(spec: str) -> str:
 
 def check_numbers(options: argparse.Namespace) -> None:
     """ValueError naming the option whose number makes no sense."""
-    from mask2former.bounds import Count, Scale, check_options, problem_of
+    from mask2former.bounds import Count, Queries, Scale, check_options, problem_of
     from mask2former.training.trainer import Settings
 
     check_options(options, Settings, average="ema", backbone_multiplier="backbone_lr")
-    check_options(options, {"points": Count, "val_limit": Count | None})
+    check_options(options, {"points": Count, "val_limit": Count | None, "queries": Queries | None})
     low, high = options.jitter or (1.0, 1.0)
     if problem_of(Scale, low) or problem_of(Scale, high) or low > high:
         raise ValueError(f"--jitter {low:g} {high:g}: expected two scales above 0, the smaller one first, at most 1000")

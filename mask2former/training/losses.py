@@ -193,7 +193,8 @@ class Criterion(nn.Module):
             self.warned = True
             warnings.warn(
                 f"an image has {len(target.labels)} objects but the model only {queries} queries: the {queries} "
-                "largest are kept, here and from now on. Build the model with more queries to learn them all.",
+                "largest are kept, here and from now on. To learn them all take more: train --queries, or "
+                "create_model(…, num_queries=…).",
                 stacklevel=2,
             )
         kept = target.masks.flatten(1).sum(1).topk(queries).indices.sort().values
