@@ -300,7 +300,7 @@ def test_other_bad_sources(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json does not exist"):
         weights.create_model(tmp_path)
     (tmp_path / "photo.jpg").write_text("no model")
-    with pytest.raises(ValueError, match="expected a folder, or an original file ending in .pkl"):
+    with pytest.raises(ValueError, match="expected a folder, or a file ending in .pkl"):
         weights.create_model(tmp_path / "photo.jpg")
     weights.save_model(toy(), tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()

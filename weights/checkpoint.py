@@ -45,10 +45,12 @@ from weights.translate import (
     layout_for,
     model_family,
 )
+from weights.wrapped import require_original, unwrapped
 
 CONFIGS: dict[str, type[Mask2FormerConfig]] = {"mask2former": Mask2FormerConfig, "oneformer": OneFormerConfig}
 NETWORKS: dict[str, type[Mask2Former] | type[OneFormer]] = {"mask2former": Mask2Former, "oneformer": OneFormer}
 ORIGINAL_SUFFIXES = (".pkl", ".pth", ".pt")
+READ_SUFFIXES = (*ORIGINAL_SUFFIXES, ".ckpt")  # PyTorch Lightning's
 MOST_LAYERS, MOST_NUMBERS = 1000, 10**10  # of a configuration without weights to compare with
 
 
@@ -111,6 +113,10 @@ def layout_of(path: Path | str) -> Literal["native", "hub", "original"]:
     """Which layout a folder or file has. Raises FileNotFoundError, and CheckpointError if it has none of the three."""
     path = Path(path)
     if path.is_dir():
+        if (path / "adapter_config.json").is_file():
+            raise CheckpointError(
+                f"{path} holds an adapter (LoRA), no model: merge it first (peft: `merge_and_unload()`), then save that"
+            )
         values = _read_json(path / "config.json")
         if "family" in values:
             return "native"
@@ -120,10 +126,11 @@ def layout_of(path: Path | str) -> Literal["native", "hub", "original"]:
             f"{path / 'config.json'} is neither this library's (no 'family') nor Hugging Face's (no 'model_type')"
         )
     regular_file(path)
-    if path.suffix not in ORIGINAL_SUFFIXES:
-        raise CheckpointError(
-            f"{path}: expected a folder, or an original file ending in {', '.join(ORIGINAL_SUFFIXES)}"
+    if path.suffix not in READ_SUFFIXES:
+        alone = "; of a .safetensors take the folder that it lies in, with its config.json" * (
+            path.suffix == ".safetensors"
         )
+        raise CheckpointError(f"{path}: expected a folder, or a file ending in {', '.join(READ_SUFFIXES)}{alone}")
     return "original"
 
 
@@ -203,11 +210,16 @@ def _of_the_criterion(name: str) -> bool:
 
 
 def _read_hub(folder: Path, values: dict[str, Any]) -> Checkpoint:
+    if values.get("model_type") not in CONFIGS:
+        raise CheckpointError(
+            f"{folder / CONFIG}: its model_type is {short(values.get('model_type'))}; expected "
+            f"{' or '.join(map(repr, CONFIGS))}"
+        )
     backbone = values.get("backbone_config")
     kind = backbone.get("model_type") if isinstance(backbone, dict) else "of an unknown kind"
     for file in safetensors_files(folder):
         require_pair(folder / CONFIG, values, file)
-    theirs = read_weights(folder)
+    theirs = unwrapped(read_weights(folder), str(folder))
     try:
         layout = layout_for("hub", str(values["model_type"]), str(kind))
         state, _ = layout.to_native(theirs)
@@ -232,11 +244,13 @@ def _preprocessor(folder: Path) -> dict[str, Any] | None:
 
 
 def _read_original(path: Path, dilations: Sequence[Sequence[int]] | None) -> Checkpoint:
-    theirs = read_pickle(path) if path.suffix == ".pkl" else read_torch_state(path)
+    theirs = unwrapped(read_pickle(path) if path.suffix == ".pkl" else read_torch_state(path), str(path))
+    require_original(theirs, str(path))
     family, backbone = model_family(theirs), backbone_family(theirs)
     if backbone is None:
+        first = ", ".join(map(short, list(theirs)[:3]))
         raise CheckpointError(
-            f"{path}: its names tell no backbone; expected Mask2Former's or OneFormer's original names"
+            f"{path}: its names tell no backbone ({first}, …); expected Mask2Former's or OneFormer's original names"
         )
     try:
         layout = layout_for("original", family, backbone)

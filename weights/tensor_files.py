@@ -24,6 +24,7 @@ from mask2former.errors import CheckpointError
 from mask2former.schema import read_settings, short
 from weights.pickle_opcodes import Note, Overview, UnsafePickleError, look_over
 from weights.pickle_reader import regular_file
+from weights.wrapped import weights_inside
 
 # the first of these that a folder or a repository has
 WEIGHT_FILES = (
@@ -173,7 +174,7 @@ def _check_header(path: Path) -> None:
 
 
 def read_torch_state(path: Path) -> dict[str, Tensor]:
-    """name → tensor of a `.pth`: a dict of tensors, or one under 'model'.
+    """name → tensor of a `.pth`: a dict of tensors, or one inside a training run's dict (`wrapped.weights_inside`).
 
     Raises UnsafePickleError where reading it would run code, CheckpointError where it is broken, FileNotFoundError.
     """
@@ -191,10 +192,7 @@ def read_torch_state(path: Path) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a broken file raises nearly anything
         raise CheckpointError(f"{path}: broken or truncated ({error}); get it again") from error
-    state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path}: expected a dict of tensors, or one under 'model'")
-    state, size = _checked(path, state), path.stat().st_size
+    state, size = _checked(path, weights_inside(path, content)), path.stat().st_size
     total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     if total > UNPACKED * size + SURPLUS:
         raise CheckpointError(f"{path}: its tensors have {total} bytes, the file {size}: too many share a storage")

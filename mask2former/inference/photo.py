@@ -101,7 +101,10 @@ def open_photo(source: Any, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, 
     except Image.DecompressionBombError as error:
         raise PhotoError(f"{name} is absurdly large: {error}") from None
     except Exception as error:  # a broken file makes a decoder raise whatever it stumbles over
-        raise PhotoError(f"{name} is broken or of an unknown kind: {error}") from error
+        said = str(getattr(error, "strerror", None) or error)[
+            :LONGEST_NAME
+        ]  # a system's error holds the path once more
+        raise PhotoError(f"{name} is broken or of an unknown kind: {said}") from error
 
 
 def name_of(source: Any) -> str:

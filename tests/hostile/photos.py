@@ -47,7 +47,7 @@ def check_object(random: Random, folder: Path) -> str:
     made = np.random.default_rng(random.randrange(2**32)).standard_normal(shape) * random.choice((0, 1, 300))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        array: Any = made.astype(random.choice(DTYPES))
+        array: Any = np.array(made).astype(random.choice(DTYPES))
     if kind == 1:
         return "refused" if judged(array) == "refused" else "read"
     if kind == 2 and array.dtype != object and array.dtype != np.uint16:
