@@ -1,7 +1,9 @@
 """Checkpoints as people save them: what wrappers put around weights is taken off and said; the rest has a way out."""
 
 import json
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,3 +125,25 @@ def test_folders_of_other_things(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "alone.safetensors")
     with pytest.raises(weights.CheckpointError, match="alone.safetensors: .*the folder that it lies in"):
         weights.create_model(tmp_path / "alone.safetensors")
+
+
+def test_the_page_has_the_messages_that_are_said():
+    """Each message of docs/does_not_load.md stands in the code, but for what is filled in."""
+    root = Path(__file__).resolve().parents[1]
+    sources = [*(root / "weights").glob("*.py"), root / "mask2former/schema.py"]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(file.read_text(encoding="utf-8") for file in sources))
+    code = re.sub(r"\{[^{}\n]*\}", "…", code).replace("\\", "")
+    column = {"Read": 2, "Refused": 1}
+    messages, part = [], ""
+    for line in (root / "docs/does_not_load.md").read_text(encoding="utf-8").splitlines():
+        part = next((name for name in column if line.startswith(f"## {name}")), part)
+        if part and line.startswith("| ") and not line.startswith(("| ---", "| the ")):
+            messages += re.findall(r"`([^`]+)`", line.split("|")[column[part]])
+    assert len(messages) > 25
+    unsaid = []
+    for message in messages:
+        if message in ("module.", "model.", "net.") or message.startswith("$"):
+            continue
+        fragments = [text.strip() for text in re.split(r"…|'[^']*'|\d+", message) if len(text.strip()) > 3]
+        unsaid += [fragment for fragment in fragments if fragment not in code] or [message] * (not fragments)
+    assert not unsaid
