@@ -346,9 +346,9 @@ def test_the_worst_photos_are_drawn_truth_beside_prediction(tmp_path, monkeypatc
     assert page.shape[1] == 2 * width + 8 and (page[:, width : width + 8] == 255).all()
     assert (page[: width // 2, :width] != 255).any() and (page[: width // 2, width + 8 :] != 255).any()
 
-    monkeypatch.setattr("mask2former.evaluation.evaluator.PAGE", 20)  # half of a photo, and into the same folder
-    evaluate(Worse(squares), squares, tasks=["panoptic"], output=tmp_path, worst=1)
-    smaller = Image.open(first)
+    monkeypatch.setattr("mask2former.evaluation.evaluator.PAGE", 20)  # half of a photo
+    evaluate(Worse(squares), squares, tasks=["panoptic"], output=tmp_path / "smaller", worst=1)
+    smaller = Image.open(tmp_path / "smaller" / "worst_panoptic" / first.name)
     assert smaller.width == 2 * 20 + 8 and abs(smaller.height - page.shape[0] / 2) <= 1
 
 
