@@ -1,6 +1,7 @@
 """Any export of an annotation tool is opened by naming its folder, its masks are right, and every repair is said."""
 
 import re
+import shutil
 import warnings
 from functools import partial
 
@@ -9,6 +10,7 @@ import pytest
 
 from mask2former.data import open_dataset
 
+from .conftest import SHARED, needs_shared
 from .exports import coco_tools, pictures, tools
 from .exports.known import CLASSES, PHOTOS
 
@@ -114,3 +116,15 @@ def test_published_layouts(tmp_path):
     assert np.array_equal(ade.annotation(0).label_map(), photo_of(ade, 0).class_map().astype(int) - 1)
     city, said = opened(pictures.cityscapes(tmp_path / "city"), split="train")
     assert said.startswith("Cityscapes: 19 classes, 2 photos") and len(city.annotation(0).labels) == 3
+
+
+@needs_shared
+def test_the_split_that_was_written_down_is_in_nobodys_way(tmp_path):
+    """A folder that was trained on by its name alone opens by its kind, too."""
+    folder = tmp_path / "fruits_nuts"
+    shutil.copytree(SHARED / "data/fruits_nuts", folder)
+    before = len(open_dataset(f"coco-instance:{folder}", "all"))
+    with pytest.warns(UserWarning):
+        assert len(open_dataset(folder, "train")) < before
+    assert len(list(folder.glob("*mask2former-split.json"))) == 1
+    assert len(open_dataset(f"coco-instance:{folder}", "all")) == before

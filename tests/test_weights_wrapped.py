@@ -118,6 +118,9 @@ def test_folders_of_other_things(tmp_path):
     with pytest.raises(weights.CheckpointError, match="lora.* holds an adapter .LoRA., no model: merge it first"):
         weights.create_model(tmp_path / "lora")
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": ["oneformer"]}))
+    with pytest.raises(weights.CheckpointError, match="model_type is .'oneformer'.; expected"):
+        weights.create_model(tmp_path / "other")
     (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "segformer"}))
     save_file({"a": torch.zeros(1)}, tmp_path / "other" / "model.safetensors")
     with pytest.raises(weights.CheckpointError, match="segformer.*expected 'mask2former' or 'oneformer'"):

@@ -210,7 +210,7 @@ def _of_the_criterion(name: str) -> bool:
 
 
 def _read_hub(folder: Path, values: dict[str, Any]) -> Checkpoint:
-    if values.get("model_type") not in CONFIGS:
+    if not isinstance(values.get("model_type"), str) or values["model_type"] not in CONFIGS:
         raise CheckpointError(
             f"{folder / CONFIG}: its model_type is {short(values.get('model_type'))}; expected "
             f"{' or '.join(map(repr, CONFIGS))}"

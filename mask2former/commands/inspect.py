@@ -9,7 +9,9 @@ from mask2former.commands.options import class_choice, data_options, reading_cho
 
 
 def inspect_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("data", metavar="DATA", help="see below")
+    data = command.add_mutually_exclusive_group(required=True)
+    data.add_argument("data", metavar="DATA", nargs="?", help="see below")
+    data.add_argument("--data", dest="data_option", metavar="DATA", help="the same")
     command.add_argument("--output", type=Path, default=Path("inspection"), metavar="FOLDER")
     command.add_argument("--limit", type=int, default=1000, metavar="N", help="photos to read, spread evenly")
     command.add_argument("--samples", type=int, default=16, metavar="N", help="photos on the contact sheet")
@@ -28,6 +30,7 @@ def inspect(options: argparse.Namespace) -> int:
 
     check_options(options, {"limit": Count, "samples": Natural})
     require_folder(options.output)
+    options.data = options.data or options.data_option
     again = (options.output / "inspection.txt").exists()
     report = inspect_dataset(
         options.data,

@@ -20,7 +20,7 @@ from mask2former.data.folder import FolderDataset
 from mask2former.data.frame import settle_frame
 from mask2former.data.hub import HubDataset
 from mask2former.data.joined import JoinedDataset
-from mask2former.data.listing import OF_NAME
+from mask2former.data.listing import OF_NAME, SPLIT_FILE
 from mask2former.data.recognise import open_recognised
 from mask2former.data.skipped import SkippedPhotos
 from mask2former.data.wanted import Wanted
@@ -168,6 +168,7 @@ def open_coco_instance(
     file = next((folder / name for name in names if (folder / name).is_file()), None)
     if file is None and split == "all":
         found = [path for sub in (".", "annotations", "data") for path in sorted((folder / sub).glob("*.json"))]
+        found = [path for path in found if not path.name.endswith(SPLIT_FILE)]  # our own, of a run without a kind
         if len(found) == 1:
             file = found[0]
         elif file is None:
