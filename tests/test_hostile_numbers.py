@@ -154,7 +154,7 @@ def toy_copy(network):
     "size": (NAN, 0, -1, True, 1.5, "big", (64,), (64, 0), (64, 96, 3), (64, True), 10**400, (99_999, 99_999)),
     "preset": ("papers", None, 3),
     "compile": (3, NAN),
-    "dtype": ("float16", torch.int8, torch.complex64, 3),
+    "dtype": ("float16", torch.int8, torch.complex64, 3, np.array([1, 2])),
     "device": ("nowhere", 3.5),
 }.items())  # fmt: skip
 def test_settings_of_a_predictor_are_checked(name, values):

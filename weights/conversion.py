@@ -38,7 +38,7 @@ def convert(
     """
     if to not in WRITERS:
         raise ValueError(f"to={to!r}: expected one of {', '.join(WRITERS)}")
-    if dtype not in (None, *DTYPES):
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in DTYPES):
         raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(map(str, DTYPES))}")
     if to != "original":
         with OutputFolder(destination):

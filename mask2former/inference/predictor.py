@@ -91,7 +91,7 @@ class Predictor:
         """
         given = locals()
         check_arguments(SETTINGS, given)
-        if dtype is not None and dtype not in DTYPES:
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype in DTYPES):
             raise ValueError(f"dtype={shown(dtype)}: expected one of {', '.join(map(str, DTYPES))}")
         protocol = model.config.protocol
         try:
