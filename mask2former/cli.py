@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 from mask2former.allocator import keep_freed_memory
@@ -159,8 +160,10 @@ def convert(options: argparse.Namespace) -> int:
     from weights.conversion import convert
 
     dtype = getattr(torch, options.dtype) if options.dtype else None
+    place = Path(options.destination)
+    replaced = place.is_file() or (place / "config.json").is_file()
     convert(options.source, options.destination, options.to, options.classes, dtype=dtype)
-    print(f"written to {options.destination}")
+    print(f"written to {options.destination}" + ", in place of the model that was there" * replaced)
     return 0
 
 

@@ -182,6 +182,14 @@ def test_photos_are_found_and_named(photos):
     assert unique_names(paths) == ["a", "A_2", "a_2_2", "b"]
 
 
+def test_what_is_replaced_or_begun_anew_is_said(toy_model, tmp_path, capsys):
+    for said in ("", ", in place of the model that was there"):
+        assert main(["convert", toy_model, str(tmp_path / "copy"), "--to", "native"]) == 0
+        assert capsys.readouterr().out == f"written to {tmp_path / 'copy'}{said}\n"
+    assert main(["train", "--data", "x:y", "--model", toy_model, "--output", str(tmp_path / "run"), "--resume"]) == 2
+    assert f"{tmp_path / 'run'} holds no checkpoint.pt to resume: the run begins anew" in capsys.readouterr().out
+
+
 def test_without_a_folder_an_earlier_run_stays(toy_model, photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("segments", "segments_2", "segments_3"):

@@ -134,6 +134,8 @@ def train_into(folder: OutputFolder | Path, options: argparse.Namespace, process
     from weights.checkpoint import Checkpoint, write_native
 
     trainer.require_new(options.output, options.resume)
+    if options.resume and not (options.output / "checkpoint.pt").exists():
+        print(f"{options.output} holds no checkpoint.pt to resume: the run begins anew")
     if options.shard and options.val_data and processes.count > 1:
         raise ValueError(
             "--shard with --val-data: a model whose parameters are split is not evaluated while it trains; leave "
